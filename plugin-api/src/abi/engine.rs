@@ -1,0 +1,103 @@
+//! The role of an engine: it opens a model for a method, block by block.
+
+use abi_stable::StableAbi;
+use abi_stable::sabi_trait;
+use abi_stable::std_types::{RBox, ROption, RSlice, RStr, RString, RVec};
+
+use super::error::AbiResult;
+use super::quantized::AbiQuantizedWeight;
+use super::tensor::{AbiNamedTensor, AbiTensor};
+
+/// Which statistics of the inputs of linears a method wants.
+#[repr(C)]
+#[derive(StableAbi, Debug, Clone)]
+pub struct AbiStatisticsRequest {
+    /// Names of linears of the open block.
+    pub linears: RVec<RString>,
+    /// Any of [`statistic`]'s bits.
+    pub kinds: u64,
+    /// Rows to sample when [`statistic::ROWS`] is asked for.
+    pub rows: u64,
+    /// Seed for the sampling.
+    pub seed: u64,
+}
+
+/// Bits of [`AbiStatisticsRequest::kinds`].
+pub mod statistic {
+    /// Gram matrix, the sum over tokens of `x x^T`.
+    pub const GRAM: u64 = 1;
+    /// Per input feature, the sum over tokens of `x^2`.
+    pub const SUM_SQUARES: u64 = 2;
+    /// Per input feature, the largest `|x|`.
+    pub const ABS_MAX: u64 = 4;
+    /// Per input feature, the mean of `|x|`.
+    pub const ABS_MEAN: u64 = 8;
+    /// Sampled rows of the input.
+    pub const ROWS: u64 = 16;
+}
+
+/// Statistics of the input of one linear over all calibration tokens.
+#[repr(C)]
+#[derive(StableAbi)]
+pub struct AbiInputStatistics {
+    /// The linear.
+    pub linear: RString,
+    /// Tokens seen.
+    pub tokens: u64,
+    /// Sequences (calibration windows) seen.
+    pub sequences: u64,
+    /// `f32 [columns, columns]`.
+    pub gram: ROption<AbiTensor>,
+    /// `f32 [columns]`.
+    pub sum_squares: ROption<AbiTensor>,
+    /// `f32 [columns]`.
+    pub abs_max: ROption<AbiTensor>,
+    /// `f32 [columns]`.
+    pub abs_mean: ROption<AbiTensor>,
+    /// `f32 [rows, columns]`.
+    pub rows: ROption<AbiTensor>,
+}
+
+/// A model opened for compression. One block is open at a time.
+#[sabi_trait]
+pub trait AbiEngine: Send + Sync + 'static {
+    /// The model, as JSON of `ModelInfo`.
+    fn model(&self) -> AbiResult<RString>;
+    /// Token ids of texts.
+    fn encode(&self, texts: RSlice<'_, RString>, add_special: bool) -> AbiResult<RVec<RVec<u32>>>;
+    /// Embeds the calibration windows; they become the inputs of the first block.
+    fn calibrate(&mut self, windows: RSlice<'_, RVec<u32>>) -> AbiResult<()>;
+    /// Opens the next block (index from 0, in order) and returns its description, JSON of `BlockInfo`.
+    fn open_block(&mut self, index: u32) -> AbiResult<RString>;
+    /// The present weight of a linear `f32 [out, in]`, or of a norm `f32 [size]`, of the open block.
+    fn weight(&self, name: RStr<'_>) -> AbiResult<AbiTensor>;
+    /// Replaces a weight.
+    fn set_weight(&mut self, name: RStr<'_>, weight: AbiTensor) -> AbiResult<()>;
+    /// Replaces the weight of a linear by a quantised one.
+    fn set_quantized(&mut self, name: RStr<'_>, weight: AbiQuantizedWeight) -> AbiResult<()>;
+    /// Statistics of the inputs of linears, with the block's present weights on its present inputs.
+    fn input_statistics(&mut self, request: AbiStatisticsRequest) -> AbiResult<RVec<AbiInputStatistics>>;
+    /// The block's outputs `f32 [tokens, hidden]` with its present weights, but for the trial ones.
+    fn forward(&mut self, trial: RVec<AbiNamedTensor>) -> AbiResult<AbiTensor>;
+    /// Mean squared difference between `forward(trial)` and the outputs with the weights the block was opened with.
+    fn output_error(&mut self, trial: RVec<AbiNamedTensor>) -> AbiResult<f64>;
+    /// Gradient of `output_error` with respect to the weights of linears, at the trial weights.
+    fn gradients(
+        &mut self,
+        linears: RSlice<'_, RString>,
+        trial: RVec<AbiNamedTensor>,
+    ) -> AbiResult<RVec<AbiNamedTensor>>;
+    /// Finishes the open block: its outputs with the present weights become the inputs of the next one.
+    fn close_block(&mut self) -> AbiResult<()>;
+    /// Writes what the open block's parameters are now to a file, so that a killed compression can go on.
+    fn save_block(&mut self, file: RStr<'_>) -> AbiResult<()>;
+    /// Sets the open block's parameters from a file of `save_block`.
+    fn restore_block(&mut self, file: RStr<'_>) -> AbiResult<()>;
+    /// Writes a checkpoint in the Hugging Face layout into an existing empty directory. Returns JSON of
+    /// `CheckpointInfo`.
+    #[sabi(last_prefix_field)]
+    fn save_checkpoint(&mut self, directory: RStr<'_>) -> AbiResult<RString>;
+}
+
+/// An owned engine.
+pub type AbiEngineBox = AbiEngine_TO<RBox<()>>;

@@ -1,0 +1,30 @@
+//! The role of a method.
+
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::block::Block;
+use super::descriptor::Descriptor;
+use super::error::Result;
+use super::host::Host;
+
+/// A compression method. The host opens the blocks of a model one after the other, in order, and hands each to
+/// [`Method::compress_block`]; afterwards the block's outputs, with the weights as the method left them, become the
+/// inputs of the next one.
+///
+/// A stage that was killed is resumed by replaying finished blocks without calling the method, so what a method
+/// carries from one block to the next must go through [`Host::save_state`].
+pub trait Method: Sized + Send + 'static {
+    /// The method's options: their names, types, defaults and ranges. Add `#[serde(default, deny_unknown_fields)]`.
+    type Options: DeserializeOwned + Serialize + JsonSchema + Default;
+
+    /// What the method says of itself.
+    fn descriptor() -> Descriptor;
+
+    /// Makes an instance for one model. Errors of kind `Invalid` for options that contradict each other.
+    fn new(options: Self::Options, host: &Host) -> Result<Self>;
+
+    /// Compresses one block.
+    fn compress_block(&mut self, block: &mut Block<'_>, host: &Host) -> Result<()>;
+}

@@ -1,0 +1,28 @@
+//! What authors of plugins write against: safe traits and types.
+
+mod block;
+mod descriptor;
+mod engine;
+mod error;
+mod host;
+mod method;
+mod model;
+mod quantized;
+mod runner;
+mod statistics;
+mod tensor;
+
+pub use block::Block;
+pub use descriptor::{Citation, Descriptor, Needs, PluginKind, RoleDescriptor};
+pub use engine::Engine;
+pub use error::{Error, ErrorKind, Result};
+pub use host::{Host, HostServices, LogLevel};
+pub use method::Method;
+pub use model::{BlockInfo, CheckpointInfo, Linear, ModelInfo, Norm, Profile, Timing, Workload};
+pub use quantized::QuantizedWeight;
+pub use runner::{Runner, Score, ScoreRequest};
+pub use statistics::{InputStatistics, StatisticsRequest};
+pub use tensor::{DType, Element, Tensor};
+
+pub(crate) use block::EngineAccess;
+pub(crate) use host::services_to_abi;
