@@ -121,8 +121,10 @@ fn named(tensors: RVec<AbiNamedTensor>) -> Result<Vec<(String, Tensor)>> {
 /// JSON Schema of an option type, with the default of every option filled in.
 fn schema_of<O: JsonSchema + Default + Serialize>() -> serde_json::Value {
     let mut schema = schemars::schema_for!(O).to_value();
+    // Through text: an `f32` of 0.99 shall read 0.99, not the digits of its nearest `f64`.
+    let defaults = serde_json::to_string(&O::default()).and_then(|text| serde_json::from_str(&text));
     if let (Some(properties), Ok(serde_json::Value::Object(defaults))) =
-        (schema.get_mut("properties").and_then(|p| p.as_object_mut()), serde_json::to_value(O::default()))
+        (schema.get_mut("properties").and_then(|p| p.as_object_mut()), defaults)
     {
         for (name, default) in defaults {
             if let Some(property) = properties.get_mut(&name).and_then(|p| p.as_object_mut()) {
