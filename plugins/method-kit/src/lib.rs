@@ -1,0 +1,34 @@
+//! The mathematics that compression methods share.
+//!
+//! The mathematics works on plain slices of numbers: no tensor library, no `unsafe`. Only [`plugin`] knows the plugin
+//! interface.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`matrix`] | a checked view of a row-major weight matrix |
+//! | [`grid`] | uniform quantisation grids and rounding to nearest |
+//! | [`packing`] | integer codes in 32-bit words, and the layout of GPTQ checkpoints |
+//! | [`hessian`] | the layer-wise Hessian of calibration inputs and the factor of its inverse |
+//! | [`gptq`] | the GPTQ solver |
+//! | [`mask`] | magnitude and Wanda scores, unstructured and N:M masks |
+//! | [`sparsegpt`] | the SparseGPT solver |
+//! | [`plugin`] | the same for the plugins around it: walking a block's linears, option types, error conversion |
+//!
+//! Weights are always `[rows, cols]` = `[outputs, inputs]`, row-major, as a linear layer stores them. Results do
+//! not depend on the number of threads of the rayon pool the caller is in, apart from the last bits of the
+//! Cholesky factor.
+
+pub mod gptq;
+pub mod grid;
+pub mod hessian;
+pub mod mask;
+pub mod matrix;
+pub mod packing;
+pub mod plugin;
+pub mod sparsegpt;
+
+mod error;
+mod sweep;
+
+pub use error::KitError;
+pub use matrix::Matrix;

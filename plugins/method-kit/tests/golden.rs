@@ -1,0 +1,247 @@
+//! Agreement with the published algorithms, case by case (see `golden/README.md`).
+
+mod seeded;
+
+use llmcb_method_kit::{
+    Matrix,
+    gptq::{GptqOptions, gptq},
+    grid::{GridOptions, Quantized, RangeSearch, round_to_nearest},
+    hessian::{FactorOptions, Hessian},
+    mask::{Mask, Sparsity, magnitude, wanda},
+    sparsegpt::sparsegpt,
+};
+use serde::Deserialize;
+
+#[derive(Deserialize)]
+struct File<T> {
+    cases: Vec<T>,
+}
+
+#[derive(Deserialize)]
+struct GridCase {
+    weight_seed: u64,
+    rows: usize,
+    cols: usize,
+    bits: u8,
+    group_size: Option<usize>,
+    symmetric: bool,
+    mse: bool,
+    codes: Vec<String>,
+    scales: Vec<f32>,
+    zeros: Vec<u8>,
+}
+
+impl GridCase {
+    fn options(&self) -> GridOptions {
+        GridOptions {
+            bits: self.bits,
+            group_size: self.group_size,
+            symmetric: self.symmetric,
+            search: self.mse.then(RangeSearch::default),
+        }
+    }
+
+    fn name(&self) -> String {
+        format!("seed {} [{}, {}] {:?}", self.weight_seed, self.rows, self.cols, self.options())
+    }
+
+    fn weight(&self) -> Vec<f32> {
+        seeded::weights(self.weight_seed, self.rows, self.cols, true)
+    }
+
+    fn codes(&self) -> Vec<u8> {
+        let text = self.codes.concat();
+        (0..text.len() / 2)
+            .map(|i| u8::from_str_radix(&text[2 * i..2 * i + 2], 16).expect("hexadecimal"))
+            .collect()
+    }
+
+    /// The matrix as published code quantised it.
+    fn published(&self, group_index: &[u32]) -> Quantized {
+        Quantized {
+            rows: self.rows,
+            cols: self.cols,
+            bits: self.bits,
+            group_size: self.group_size,
+            symmetric: self.symmetric,
+            codes: self.codes(),
+            scales: self.scales.clone(),
+            zeros: self.zeros.clone(),
+            group_index: group_index.to_vec(),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct GptqCase {
+    #[serde(flatten)]
+    grid: GridCase,
+    input_seed: u64,
+    tokens: usize,
+    sequences: usize,
+    act_order: bool,
+    static_groups: bool,
+    block_size: usize,
+    percdamp: f64,
+    dead: Vec<usize>,
+    g_idx: Vec<u32>,
+    loss: f64,
+}
+
+#[derive(Deserialize)]
+struct MaskCase {
+    #[serde(default)]
+    method: String,
+    weight_seed: u64,
+    input_seed: u64,
+    tokens: usize,
+    rows: usize,
+    cols: usize,
+    dead: Vec<usize>,
+    ratio: f64,
+    prune: usize,
+    of: usize,
+    mask: Vec<String>,
+}
+
+impl MaskCase {
+    fn sparsity(&self) -> Sparsity {
+        if self.of == 0 {
+            Sparsity::Unstructured { ratio: self.ratio }
+        } else {
+            Sparsity::Pattern { prune: self.prune, of: self.of }
+        }
+    }
+
+    fn name(&self) -> String {
+        format!("{} seed {} {:?}", self.method, self.weight_seed, self.sparsity())
+    }
+
+    fn weight(&self) -> Vec<f32> {
+        seeded::weights(self.weight_seed, self.rows, self.cols, false)
+    }
+
+    fn gram(&self) -> Vec<f64> {
+        let x = seeded::inputs(self.input_seed, self.tokens, self.cols, &self.dead);
+        seeded::gram(&x, self.cols)
+    }
+
+    fn mask(&self) -> Vec<bool> {
+        self.mask.concat().bytes().map(|b| b == b'1').collect()
+    }
+}
+
+#[derive(Deserialize)]
+struct SparseGptCase {
+    #[serde(flatten)]
+    mask: MaskCase,
+    sequences: usize,
+    block_size: usize,
+    percdamp: f64,
+    weights: Vec<f32>,
+    loss: f64,
+}
+
+fn differing<T: PartialEq>(a: &[T], b: &[T]) -> usize {
+    assert_eq!(a.len(), b.len());
+    a.iter().zip(b).filter(|(a, b)| a != b).count()
+}
+
+fn close(a: f64, b: f64, tolerance: f64) -> bool {
+    (a - b).abs() <= tolerance * a.abs().max(b.abs())
+}
+
+#[test]
+fn rounding_to_nearest_agrees() {
+    let file: File<GridCase> = serde_json::from_str(include_str!("golden/rtn.json")).expect("golden file");
+    assert!(file.cases.len() > 30);
+    for case in &file.cases {
+        let weight = case.weight();
+        let matrix = Matrix::new(&weight, case.rows, case.cols).expect("matrix");
+        let ours = round_to_nearest(matrix, &case.options()).expect("quantised");
+        assert_eq!(ours.codes, case.codes(), "codes, {}", case.name());
+        assert_eq!(ours.scales, case.scales, "scales, {}", case.name());
+        assert_eq!(ours.zeros, case.zeros, "zeros, {}", case.name());
+    }
+}
+
+#[test]
+fn gptq_agrees() {
+    let file: File<GptqCase> = serde_json::from_str(include_str!("golden/gptq.json")).expect("golden file");
+    assert!(file.cases.len() >= 12);
+    for case in &file.cases {
+        let grid = &case.grid;
+        let name = format!("{} act_order {} static {}", grid.name(), case.act_order, case.static_groups);
+        let weight = grid.weight();
+        let matrix = Matrix::new(&weight, grid.rows, grid.cols).expect("matrix");
+        let x = seeded::inputs(case.input_seed, case.tokens, grid.cols, &case.dead);
+        let gram = seeded::gram(&x, grid.cols);
+        let hessian = Hessian::from_gram(&gram, grid.cols, case.sequences).expect("Hessian");
+        let factor = hessian
+            .factor(&FactorOptions { damping: case.percdamp, activation_order: case.act_order })
+            .expect("factor");
+        assert_eq!(factor.damping(), case.percdamp);
+        let options = GptqOptions {
+            grid: grid.options(),
+            static_groups: case.static_groups,
+            block_size: case.block_size,
+        };
+        let ours = gptq(matrix, &factor, &options).expect("solved");
+
+        assert_eq!(ours.quantized.group_index, case.g_idx, "groups, {name}");
+        let wrong = differing(&ours.quantized.codes, &grid.codes());
+        println!("{name}: {wrong} of {} codes differ; loss {} / {}", weight.len(), ours.loss, case.loss);
+        // Both factors are rounded differently, so a weight on the edge between two codes may fall either way,
+        // and its row with it; the outputs' error must not care.
+        assert!(wrong * 100 <= weight.len(), "{wrong} codes differ, {name}");
+        assert!(close(ours.loss, case.loss, 2e-3), "loss, {name}");
+        let theirs = grid.published(&case.g_idx).dequantize();
+        let theirs = Matrix::new(&theirs, grid.rows, grid.cols).expect("matrix");
+        let ours = ours.quantized.dequantize();
+        let ours = Matrix::new(&ours, grid.rows, grid.cols).expect("matrix");
+        let ours = hessian.relative_output_error(matrix, ours).expect("error");
+        let theirs = hessian.relative_output_error(matrix, theirs).expect("error");
+        assert!(close(ours, theirs, 2e-3), "{ours} and {theirs}, {name}");
+    }
+}
+
+#[test]
+fn masks_agree() {
+    let file: File<MaskCase> = serde_json::from_str(include_str!("golden/mask.json")).expect("golden file");
+    assert_eq!(file.cases.len(), 12);
+    for case in &file.cases {
+        let weight = case.weight();
+        let matrix = Matrix::new(&weight, case.rows, case.cols).expect("matrix");
+        let mask: Mask = if case.method == "wanda" {
+            let gram = case.gram();
+            let tokens = case.tokens as f64;
+            let mean_square: Vec<f32> =
+                gram.iter().step_by(case.cols + 1).map(|g| (g / tokens) as f32).collect();
+            wanda(matrix, &mean_square, case.sparsity()).expect("mask")
+        } else {
+            magnitude(matrix, case.sparsity()).expect("mask")
+        };
+        assert_eq!(mask.pruned(), case.mask(), "{}", case.name());
+    }
+}
+
+#[test]
+fn sparsegpt_agrees() {
+    let file: File<SparseGptCase> =
+        serde_json::from_str(include_str!("golden/sparsegpt.json")).expect("golden file");
+    assert_eq!(file.cases.len(), 4);
+    for case in &file.cases {
+        let mask = &case.mask;
+        let weight = mask.weight();
+        let matrix = Matrix::new(&weight, mask.rows, mask.cols).expect("matrix");
+        let factor = Hessian::from_gram(&mask.gram(), mask.cols, case.sequences)
+            .and_then(|h| h.factor(&FactorOptions { damping: case.percdamp, activation_order: false }))
+            .expect("factor");
+        let ours = sparsegpt(matrix, &factor, mask.sparsity(), case.block_size).expect("solved");
+        assert_eq!(ours.mask.pruned(), mask.mask(), "{}", mask.name());
+        assert!(close(ours.loss, case.loss, 1e-4), "loss, {}", mask.name());
+        for (i, (a, b)) in ours.weight.iter().zip(&case.weights).enumerate() {
+            assert!((a - b).abs() <= 1e-4, "weight {i}: {a} / {b}, {}", mask.name());
+        }
+    }
+}
