@@ -1,0 +1,371 @@
+//! The engine: a model opened for a method, block by block.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use llmcb_plugin_api::sdk::{
+    BlockInfo, CheckpointInfo, Engine, Error, Host, InputStatistics, Linear, ModelInfo, Norm, QuantizedWeight, Result,
+    StatisticsRequest, Tensor,
+};
+use llmcb_transformer::{
+    Block, CalibrationOptions, Calibrator, CheckpointOptions, CheckpointWriter, InputGroup, Statistic, StatisticKind,
+    StatisticRequest, StorageType,
+};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::block_file;
+use crate::opened::{Opened, translate};
+
+/// Number type of the checkpoints that are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Storage {
+    /// 32 bits: what a method made is kept exactly.
+    #[default]
+    F32,
+    /// IEEE half precision: half the size; weights are rounded.
+    F16,
+    /// bfloat16: half the size; weights are rounded.
+    Bf16,
+}
+
+/// Options of the engine.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct EngineOptions {
+    /// Number type of the checkpoints that are written.
+    pub storage: Storage,
+    /// Calibration tokens that run through a block at once; bounds memory, does not change results.
+    #[schemars(range(min = 1))]
+    pub batch_tokens: usize,
+    /// Tokens at the beginning of each calibration window that statistics leave out. Without a beginning-of-sequence
+    /// token, the first one often carries a massive activation that drowns all others.
+    pub skip_first: usize,
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        let defaults = CalibrationOptions::default();
+        EngineOptions {
+            storage: Storage::default(),
+            batch_tokens: defaults.batch_tokens,
+            skip_first: defaults.skip_first,
+        }
+    }
+}
+
+/// The engine.
+pub struct CandleEngine {
+    opened: Opened,
+    options: EngineOptions,
+    walk: Walk,
+    /// Blocks that were closed, in order.
+    finished: Vec<Block>,
+    zeros: u64,
+    weights: u64,
+}
+
+/// How the blocks are walked: with calibration data, or without.
+enum Walk {
+    Calibrated(Box<Calibrator>),
+    Plain(Option<Block>),
+}
+
+fn no_calibration() -> Error {
+    Error::unsupported("there is no calibration data, so no activations; the method must say that it needs calibration")
+}
+
+impl Walk {
+    fn block(&self) -> Result<&Block> {
+        match self {
+            Walk::Calibrated(calibrator) => calibrator.block().map_err(translate),
+            Walk::Plain(block) => block.as_ref().ok_or_else(|| Error::failed("no block is open")),
+        }
+    }
+
+    fn set_tensor(&mut self, name: &str, values: Vec<f32>) -> Result<()> {
+        match self {
+            Walk::Calibrated(calibrator) => calibrator.set_tensor(name, values).map_err(translate),
+            Walk::Plain(Some(block)) => block.set_tensor(name, values).map_err(translate),
+            Walk::Plain(None) => Err(Error::failed("no block is open")),
+        }
+    }
+
+    fn calibrated(&mut self) -> Result<&mut Calibrator> {
+        match self {
+            Walk::Calibrated(calibrator) => Ok(calibrator),
+            Walk::Plain(_) => Err(no_calibration()),
+        }
+    }
+}
+
+/// Name of a linear's or a norm's tensor inside a block.
+fn weight_name(name: &str) -> String {
+    format!("{name}.weight")
+}
+
+fn trial_tensors(trial: &[(String, Tensor)]) -> Result<Vec<(String, Vec<f32>)>> {
+    trial.iter().map(|(name, tensor)| Ok((weight_name(name), tensor.to_f32()?))).collect()
+}
+
+impl CandleEngine {
+    fn shape_of(&self, name: &str) -> Result<Vec<usize>> {
+        let info = self.opened.model.block_info();
+        if let Some(linear) = info.linears.iter().find(|l| l.name == name) {
+            return Ok(vec![linear.out_features, linear.in_features]);
+        }
+        match info.norms.iter().find(|n| n.name == name) {
+            Some(norm) => Ok(vec![norm.size]),
+            None => Err(Error::invalid(format!("a block has no linear or norm `{name}`"))),
+        }
+    }
+
+    fn input_group(&self, linear: &str) -> Result<InputGroup> {
+        let info = self.opened.model.block_info().linear(linear).map_err(translate)?;
+        Ok(info.input)
+    }
+
+    fn kinds(request: &StatisticsRequest) -> Vec<StatisticKind> {
+        [
+            request.gram.then_some(StatisticKind::Gram),
+            request.sum_squares.then_some(StatisticKind::SquaredSums),
+            request.abs_max.then_some(StatisticKind::AbsMax),
+            request.abs_mean.then_some(StatisticKind::AbsMean),
+            (request.rows > 0).then_some(StatisticKind::Rows { count: request.rows, seed: request.seed }),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
+    }
+}
+
+impl Engine for CandleEngine {
+    type Options = EngineOptions;
+
+    fn open(model: &Path, options: EngineOptions, host: &Host) -> Result<Self> {
+        Ok(CandleEngine {
+            opened: Opened::new(model, host)?,
+            options,
+            walk: Walk::Plain(None),
+            finished: Vec::new(),
+            zeros: 0,
+            weights: 0,
+        })
+    }
+
+    fn model(&self) -> ModelInfo {
+        self.opened.info.clone()
+    }
+
+    fn encode(&self, texts: &[String], add_special: bool) -> Result<Vec<Vec<u32>>> {
+        self.opened.encode(texts, add_special)
+    }
+
+    fn calibrate(&mut self, windows: &[Vec<u32>]) -> Result<()> {
+        self.finished.clear();
+        self.walk = if windows.is_empty() {
+            Walk::Plain(None)
+        } else {
+            let options =
+                CalibrationOptions { batch_tokens: self.options.batch_tokens, skip_first: self.options.skip_first };
+            let calibrator = Calibrator::new(Arc::clone(&self.opened.model), windows.to_vec(), options);
+            Walk::Calibrated(Box::new(calibrator.map_err(translate)?))
+        };
+        Ok(())
+    }
+
+    fn open_block(&mut self, index: u32) -> Result<BlockInfo> {
+        let model = &self.opened.model;
+        let at = index as usize;
+        if at != self.finished.len() {
+            let next = self.finished.len();
+            return Err(Error::failed(format!("block {at} cannot be opened: the next one is {next}")));
+        }
+        match &mut self.walk {
+            Walk::Calibrated(calibrator) => calibrator.open_block(at).map_err(translate)?,
+            Walk::Plain(Some(_)) => return Err(Error::failed("a block is open already")),
+            Walk::Plain(block) => *block = Some(model.block(at).map_err(translate)?),
+        }
+        let info = model.block_info();
+        let size = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        Ok(BlockInfo {
+            index,
+            of: size(model.block_count()),
+            linears: info
+                .linears
+                .iter()
+                .map(|l| Linear {
+                    name: l.name.clone(),
+                    out_features: size(l.out_features),
+                    in_features: size(l.in_features),
+                    input_group: l.input.name().to_owned(),
+                    bias: l.bias,
+                })
+                .collect(),
+            norms: info
+                .norms
+                .iter()
+                .map(|n| Norm { name: n.name.clone(), size: size(n.size), feeds: n.feeds.clone() })
+                .collect(),
+            heads: size(info.heads),
+            key_value_heads: size(info.key_value_heads),
+            head_dim: size(info.head_dim),
+        })
+    }
+
+    fn weight(&self, name: &str) -> Result<Tensor> {
+        let shape = self.shape_of(name)?;
+        Tensor::from_vec(self.walk.block()?.tensor(&weight_name(name)).map_err(translate)?, &shape)
+    }
+
+    fn set_weight(&mut self, name: &str, weight: Tensor) -> Result<()> {
+        let shape = self.shape_of(name)?;
+        if weight.shape() != shape {
+            return Err(Error::invalid(format!("weight of {name} has shape {:?}, not {shape:?}", weight.shape())));
+        }
+        self.walk.set_tensor(&weight_name(name), weight.to_f32()?)
+    }
+
+    fn set_quantized(&mut self, name: &str, weight: QuantizedWeight) -> Result<()> {
+        let shape = self.shape_of(name)?;
+        if shape != [weight.rows, weight.columns] {
+            return Err(Error::invalid(format!(
+                "quantised weight of {name} has shape [{}, {}], not {shape:?}",
+                weight.rows, weight.columns
+            )));
+        }
+        self.walk.set_tensor(&weight_name(name), weight.dequantize()?)
+    }
+
+    fn input_statistics(&mut self, request: &StatisticsRequest) -> Result<Vec<InputStatistics>> {
+        let kinds = Self::kinds(request);
+        let groups =
+            request.linears.iter().map(|linear| self.input_group(linear)).collect::<Result<Vec<_>>>()?;
+        // One request for each group and kind; linears of one group share the answer without a copy.
+        let mut asked: Vec<(InputGroup, StatisticKind)> = Vec::new();
+        let mut requests = Vec::new();
+        for (linear, group) in request.linears.iter().zip(&groups) {
+            for kind in &kinds {
+                if !asked.contains(&(*group, *kind)) {
+                    asked.push((*group, *kind));
+                    requests.push(StatisticRequest { linear: linear.clone(), kind: *kind });
+                }
+            }
+        }
+        let calibrator = self.walk.calibrated()?;
+        let sequences = calibrator.windows() as u64;
+        let answers = calibrator.input_statistics(&requests).map_err(translate)?;
+        let mut shared: HashMap<(InputGroup, StatisticKind), (Arc<Vec<f32>>, Vec<usize>, u64)> = HashMap::new();
+        for (key, answer) in asked.into_iter().zip(answers) {
+            let Statistic { values, shape, tokens } = Arc::unwrap_or_clone(answer);
+            shared.insert(key, (Arc::new(values), shape, tokens as u64));
+        }
+        let mut all = Vec::with_capacity(groups.len());
+        for (linear, group) in request.linears.iter().zip(groups) {
+            let mut tokens = 0;
+            let mut get = |wanted: fn(&StatisticKind) -> bool| -> Result<Option<Tensor>> {
+                let Some(kind) = kinds.iter().find(|k| wanted(k)) else { return Ok(None) };
+                let Some((values, shape, seen)) = shared.get(&(group, *kind)) else { return Ok(None) };
+                tokens = *seen;
+                Tensor::from_arc(Arc::clone(values), shape).map(Some)
+            };
+            let gram = get(|k| matches!(k, StatisticKind::Gram))?;
+            let sum_squares = get(|k| matches!(k, StatisticKind::SquaredSums))?;
+            let abs_max = get(|k| matches!(k, StatisticKind::AbsMax))?;
+            let abs_mean = get(|k| matches!(k, StatisticKind::AbsMean))?;
+            let rows = get(|k| matches!(k, StatisticKind::Rows { .. }))?;
+            all.push(InputStatistics {
+                linear: linear.clone(),
+                tokens,
+                sequences,
+                gram,
+                sum_squares,
+                abs_max,
+                abs_mean,
+                rows,
+            });
+        }
+        Ok(all)
+    }
+
+    fn forward(&mut self, trial: &[(String, Tensor)]) -> Result<Tensor> {
+        let width = self.opened.model.config().hidden_size;
+        let trial = trial_tensors(trial)?;
+        let outputs = self.walk.calibrated()?.forward_block(&trial).map_err(translate)?;
+        let rows = outputs.len() / width;
+        Tensor::from_vec(outputs, &[rows, width])
+    }
+
+    fn output_error(&mut self, trial: &[(String, Tensor)]) -> Result<f64> {
+        let trial = trial_tensors(trial)?;
+        self.walk.calibrated()?.output_error(&trial).map_err(translate)
+    }
+
+    fn gradients(&mut self, linears: &[String], trial: &[(String, Tensor)]) -> Result<Vec<(String, Tensor)>> {
+        let trial = trial_tensors(trial)?;
+        let names: Vec<&str> = linears.iter().map(String::as_str).collect();
+        let (_, gradients) = self.walk.calibrated()?.block_gradients(&names, &trial).map_err(translate)?;
+        linears
+            .iter()
+            .zip(gradients)
+            .map(|(name, values)| Ok((name.clone(), Tensor::from_vec(values, &self.shape_of(name)?)?)))
+            .collect()
+    }
+
+    fn close_block(&mut self) -> Result<()> {
+        let block = match &mut self.walk {
+            Walk::Calibrated(calibrator) => calibrator.close_block().map_err(translate)?,
+            Walk::Plain(block) => block.take().ok_or_else(|| Error::failed("no block is open"))?,
+        };
+        for linear in &self.opened.model.block_info().linears {
+            let values = block.tensor(&weight_name(&linear.name)).map_err(translate)?;
+            self.zeros += values.iter().filter(|v| **v == 0.0).count() as u64;
+            self.weights += values.len() as u64;
+        }
+        self.finished.push(block);
+        Ok(())
+    }
+
+    fn save_block(&mut self, file: &Path) -> Result<()> {
+        block_file::write(self.walk.block()?, file)
+    }
+
+    fn restore_block(&mut self, file: &Path) -> Result<()> {
+        self.walk.block()?;
+        let walk = &mut self.walk;
+        block_file::read(file, |name, values| walk.set_tensor(name, values))
+    }
+
+    fn save_checkpoint(&mut self, directory: &Path) -> Result<CheckpointInfo> {
+        let storage = match self.options.storage {
+            Storage::F32 => StorageType::F32,
+            Storage::F16 => StorageType::F16,
+            Storage::Bf16 => StorageType::BF16,
+        };
+        let options = CheckpointOptions { storage, ..CheckpointOptions::default() };
+        let mut writer =
+            CheckpointWriter::create(directory, &self.opened.model, options).map_err(translate)?;
+        for (index, block) in self.finished.iter().enumerate() {
+            writer.write_block(index, block).map_err(translate)?;
+        }
+        writer.finish().map_err(translate)?;
+
+        let unreadable = |e: std::io::Error| Error::failed(format!("{}: {e}", directory.display()));
+        let mut files = Vec::new();
+        for entry in std::fs::read_dir(directory).map_err(unreadable)? {
+            let entry = entry.map_err(unreadable)?;
+            let size = entry.metadata().map_err(unreadable)?.len();
+            files.push((entry.file_name().to_string_lossy().into_owned(), size));
+        }
+        files.sort();
+        let weight_bytes = files.iter().filter(|(name, _)| name.ends_with(".safetensors")).map(|(_, size)| size).sum();
+        Ok(CheckpointInfo {
+            files,
+            weight_bytes,
+            format: format!("dense {}", storage.torch_name()),
+            zero_fraction: self.zeros as f64 / self.weights.max(1) as f64,
+        })
+    }
+}

@@ -1,0 +1,30 @@
+//! The embedded backend: an engine and a runner in one shared object, without a server or an installation.
+//!
+//! It is a thin layer: [`llmcb_transformer`] computes, this crate speaks the plugin interface.
+
+mod block_file;
+mod engine;
+mod opened;
+mod runner;
+
+use llmcb_plugin_api::sdk::Descriptor;
+
+pub use engine::{CandleEngine, EngineOptions};
+pub use runner::{CandleRunner, RunnerOptions};
+
+fn descriptor() -> Descriptor {
+    Descriptor::backend("candle", "candle", env!("CARGO_PKG_VERSION"))
+        .summary("Runs and opens models in the worker itself, on the CPU, with candle.")
+        .description(
+            "Loads models of the LLaMA family (LLaMA 1, 2, 3, Vicuna, TinyLlama, SmolLM2) and Qwen2 from safetensors or \
+             GGUF and computes in float32. As an engine it gives methods the blocks of the model, statistics of their \
+             inputs and gradients; as a runner it scores and generates.\n\n\
+             Scoring runs shared prefixes once (the endings of one question, few-shot prompts), packs sequences without \
+             padding, and computes logits only where they are scored. Results do not depend on how requests are batched.",
+        )
+        .licence(env!("CARGO_PKG_LICENSE"))
+        .authors("The llmcb-host authors")
+        .formats(&["safetensors", "gguf"])
+}
+
+llmcb_plugin_api::export_backend!(descriptor = crate::descriptor, engine = CandleEngine, runner = CandleRunner);

@@ -1,0 +1,65 @@
+//! What engine and runner share: a model with its tokenizer, and errors as the host wants them.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use llmcb_model_files::Tokenizer;
+use llmcb_plugin_api::sdk::{Error, Host, ModelInfo, Result};
+use llmcb_transformer::{LoadOptions, Model};
+
+/// Errors of opening a model are the user's to mend; cancelling is not an error.
+pub(crate) fn translate(error: llmcb_transformer::Error) -> Error {
+    use llmcb_transformer::Error as E;
+    match error {
+        E::Cancelled => Error::cancelled(),
+        E::UnsupportedArchitecture { .. } => Error::unsupported(error.to_string()),
+        E::Files(_) | E::Config { .. } | E::Shape { .. } | E::MissingTensor { .. } => {
+            Error::invalid(error.to_string())
+        }
+        other => Error::failed(other.to_string()),
+    }
+}
+
+/// A model that is open, with its tokenizer.
+pub(crate) struct Opened {
+    pub(crate) model: Arc<Model>,
+    pub(crate) tokenizer: Tokenizer,
+    pub(crate) info: ModelInfo,
+}
+
+impl Opened {
+    pub(crate) fn new(path: &Path, host: &Host) -> Result<Self> {
+        let model = Model::open(path, &LoadOptions { threads: host.threads() }).map_err(translate)?;
+        let files = model.files().ok_or_else(|| Error::failed("a model opened from files has none"))?;
+        let tokenizer = files.tokenizer().map_err(|e| Error::invalid(e.to_string()))?;
+        let provenance = files.provenance();
+        let config = model.config();
+        let size = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        let architecture = model.original_config()["architectures"][0]
+            .as_str()
+            .or(model.original_config()["model_type"].as_str())
+            .unwrap_or_default()
+            .to_owned();
+        let info = ModelInfo {
+            architecture,
+            parameters: provenance.parameters,
+            blocks: size(config.num_hidden_layers),
+            hidden_size: size(config.hidden_size),
+            vocab_size: size(config.vocab_size),
+            max_position_embeddings: size(config.max_position_embeddings),
+            source_format: provenance.format,
+            source_precision: provenance.precision,
+            bytes_on_disk: provenance.bytes_on_disk,
+            compute: "f32".into(),
+            device: "cpu".into(),
+            prefix_token: tokenizer.bos().or(tokenizer.eos()),
+            end_token: tokenizer.eos(),
+        };
+        Ok(Opened { model: Arc::new(model), tokenizer, info })
+    }
+
+    pub(crate) fn encode(&self, texts: &[String], add_special: bool) -> Result<Vec<Vec<u32>>> {
+        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+        self.tokenizer.encode_batch(&texts, add_special).map_err(|e| Error::failed(e.to_string()))
+    }
+}

@@ -1,0 +1,129 @@
+//! The runner: a finished checkpoint that is scored, continued and timed.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use llmcb_plugin_api::sdk::{
+    Error, Host, ModelInfo, Profile, Result, Runner, Score, ScoreRequest, Timing, Workload,
+};
+use llmcb_transformer::generate::{GenerateOptions, generate};
+use llmcb_transformer::{ScoreOptions, Scorer};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::opened::{Opened, translate};
+
+/// Options of the runner.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RunnerOptions {
+    /// Tokens that run at once; bounds memory, does not change results.
+    #[schemars(range(min = 1))]
+    pub batch_tokens: usize,
+    /// Longest sequence; longer ones lose tokens from the left. 0: the model's own limit.
+    pub max_length: usize,
+}
+
+impl Default for RunnerOptions {
+    fn default() -> Self {
+        let defaults = ScoreOptions::default();
+        RunnerOptions { batch_tokens: defaults.batch_tokens, max_length: defaults.max_length }
+    }
+}
+
+/// The runner.
+pub struct CandleRunner {
+    opened: Opened,
+    options: RunnerOptions,
+    host: Host,
+}
+
+/// Asks the host whether to go on.
+fn go_on(host: &Host) -> ControlFlow<()> {
+    if host.cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+}
+
+impl Runner for CandleRunner {
+    type Options = RunnerOptions;
+
+    fn open(model: &Path, options: RunnerOptions, host: &Host) -> Result<Self> {
+        let opened = Opened::new(model, host)?;
+        opened.model.load_all().map_err(translate)?;
+        Ok(CandleRunner { opened, options, host: host.clone() })
+    }
+
+    fn model(&self) -> ModelInfo {
+        self.opened.info.clone()
+    }
+
+    fn encode(&self, texts: &[String], add_special: bool) -> Result<Vec<Vec<u32>>> {
+        self.opened.encode(texts, add_special)
+    }
+
+    fn decode(&self, tokens: &[u32]) -> Result<String> {
+        self.opened.tokenizer.decode(tokens, false).map_err(|e| Error::failed(e.to_string()))
+    }
+
+    fn score(&mut self, requests: &[ScoreRequest]) -> Result<Vec<Score>> {
+        let requests: Vec<llmcb_transformer::ScoreRequest> = requests
+            .iter()
+            .map(|r| llmcb_transformer::ScoreRequest {
+                context: r.context.clone(),
+                continuation: r.continuation.clone(),
+            })
+            .collect();
+        let options = ScoreOptions { batch_tokens: self.options.batch_tokens, max_length: self.options.max_length };
+        let scorer = Scorer::with_options(&self.opened.model, options).map_err(translate)?;
+        let host = &self.host;
+        let results = scorer.score_with(&requests, &mut |at| {
+            host.progress(at.done as u64, at.total as u64, "tokens of this batch");
+            go_on(host)
+        });
+        Ok(results
+            .map_err(translate)?
+            .into_iter()
+            .map(|r| Score {
+                log_likelihood: r.log_likelihood,
+                greedy: r.greedy,
+                truncated: r.truncated,
+                token_log_likelihoods: r.token_log_likelihoods,
+            })
+            .collect())
+    }
+
+    fn generate(&mut self, prompts: &[Vec<u32>], max_new_tokens: u32, stop: &[u32]) -> Result<Vec<Vec<u32>>> {
+        let options = GenerateOptions {
+            max_new_tokens: max_new_tokens as usize,
+            stop: stop.to_vec(),
+            batch_tokens: self.options.batch_tokens,
+        };
+        let host = &self.host;
+        let (answers, _) =
+            generate(&self.opened.model, prompts, &options, &mut |_| go_on(host)).map_err(translate)?;
+        Ok(answers.into_iter().map(|a| a.tokens).collect())
+    }
+
+    fn profile(&mut self, workload: &Workload) -> Result<Profile> {
+        let options = GenerateOptions {
+            max_new_tokens: workload.new_tokens as usize,
+            stop: Vec::new(),
+            batch_tokens: self.options.batch_tokens,
+        };
+        let host = &self.host;
+        let runs = workload.warm_up + workload.repetitions;
+        let mut timings = Vec::new();
+        for run in 0..runs {
+            host.progress(u64::from(run), u64::from(runs), "timing");
+            let (_, timing) = generate(&self.opened.model, &workload.prompts, &options, &mut |_| go_on(host))
+                .map_err(translate)?;
+            if run >= workload.warm_up {
+                timings.push(Timing { prefill_seconds: timing.prefill_seconds, decode_seconds: timing.step_seconds });
+            }
+        }
+        let how = format!(
+            "wall clock in process, greedy, {} threads, stop tokens ignored, first token counted with the prompt",
+            self.opened.model.threads()
+        );
+        Ok(Profile { timings, how })
+    }
+}

@@ -1,0 +1,135 @@
+//! Text to token ids and back.
+
+mod definition;
+mod gguf_vocabulary;
+mod hub_files;
+mod merges;
+mod save;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use crate::gguf::View;
+use crate::{Error, Result};
+
+/// A model's tokenizer. Cheap to clone, and usable from several threads at once.
+#[derive(Clone)]
+pub struct Tokenizer {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    tokenizer: tokenizers::Tokenizer,
+    /// What messages name.
+    source: PathBuf,
+    bos: Option<u32>,
+    eos: Option<u32>,
+    /// `tokenizer_config.json`, as it was or as it follows from a GGUF.
+    config: Value,
+    /// `generation_config.json` where the model came with one.
+    generation_config: Option<Value>,
+}
+
+impl Tokenizer {
+    /// Reads the tokenizer of a directory in the Hugging Face layout: `tokenizer.json`, with the names of special
+    /// tokens from `tokenizer_config.json`, `special_tokens_map.json`, or the ids in the model's configuration.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`] when `tokenizer.json` is missing or broken.
+    pub fn open(directory: &Path) -> Result<Self> {
+        hub_files::read(directory).map(Self::from_inner)
+    }
+
+    pub(crate) fn from_gguf(view: &View<'_>) -> Result<Self> {
+        gguf_vocabulary::build(view).map(Self::from_inner)
+    }
+
+    fn from_inner(inner: Inner) -> Self {
+        Tokenizer { inner: Arc::new(inner) }
+    }
+
+    /// Token ids of `text`. Special tokens written out in the text are recognised; `add_special` also adds those
+    /// that the model expects around every text (such as a BOS), if any.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`] when the text has no spelling in the vocabulary.
+    pub fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>> {
+        let encoding = self.inner.tokenizer.encode_fast(text, add_special);
+        encoding.map(|encoding| encoding.get_ids().to_vec()).map_err(|e| self.encode_failure(&*e))
+    }
+
+    /// [`Tokenizer::encode`] of several texts, in parallel; the answers are in the texts' order.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`].
+    pub fn encode_batch(&self, texts: &[&str], add_special: bool) -> Result<Vec<Vec<u32>>> {
+        let encodings = self.inner.tokenizer.encode_batch_fast(texts.to_vec(), add_special);
+        let encodings = encodings.map_err(|e| self.encode_failure(&*e))?;
+        Ok(encodings.iter().map(|encoding| encoding.get_ids().to_vec()).collect())
+    }
+
+    /// The text of token ids. Ids outside the vocabulary have no text; `skip_special` leaves special tokens out.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`] when the tokenizer's decoder fails.
+    pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String> {
+        self.inner.tokenizer.decode(ids, skip_special).map_err(|e| {
+            Error::tokenizer(
+                &self.inner.source,
+                format!("cannot decode {} tokens: {e}", ids.len()),
+                "check that model and tokenizer belong together",
+            )
+        })
+    }
+
+    /// The token that begins a sequence, where the model has one. Whether [`Tokenizer::encode`] adds it is another
+    /// question: SmolLM2 has one and does not.
+    pub fn bos(&self) -> Option<u32> {
+        self.inner.bos
+    }
+
+    /// The token that ends a sequence, where the model has one; the first, where it has several.
+    pub fn eos(&self) -> Option<u32> {
+        self.inner.eos
+    }
+
+    /// The id of a token by its exact spelling in the vocabulary.
+    pub fn token_to_id(&self, token: &str) -> Option<u32> {
+        self.inner.tokenizer.token_to_id(token)
+    }
+
+    /// Number of tokens, added ones included. A model's embedding may have more rows (padding).
+    pub fn vocab_size(&self) -> usize {
+        self.inner.tokenizer.get_vocab_size(true)
+    }
+
+    /// Writes `tokenizer.json` and `tokenizer_config.json`, which Python transformers' `AutoTokenizer` loads, and
+    /// `generation_config.json` with the ids of BOS and EOS as far as they are known. The directory must exist.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when a file cannot be written.
+    pub fn save(&self, directory: &Path) -> Result<()> {
+        save::write(&self.inner, directory)
+    }
+
+    fn encode_failure(&self, error: &(dyn std::error::Error + Send + Sync)) -> Error {
+        Error::tokenizer(
+            &self.inner.source,
+            format!("cannot encode a text: {error}"),
+            "check that the vocabulary is complete",
+        )
+    }
+}
+
+impl std::fmt::Debug for Tokenizer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tokenizer")
+            .field("source", &self.inner.source)
+            .field("vocab_size", &self.vocab_size())
+            .field("bos", &self.bos())
+            .field("eos", &self.eos())
+            .finish()
+    }
+}
