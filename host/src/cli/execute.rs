@@ -1,0 +1,206 @@
+//! Runs a suite, shows how it goes, and ends in the table.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use super::failure::Failure;
+use super::output;
+use super::progress::ProgressView;
+use crate::assets::{Store, StoreOptions};
+use crate::report::numbers::seconds;
+use crate::report::{Facts, csv, table};
+use crate::suite::plan::Plan;
+use crate::suite::result::{RunResult, StageResult, StageSummary, Status};
+use crate::suite::spec::Suite;
+use crate::suite::{Event, SuiteError, facts, plan, run};
+use crate::worker::protocol::Level;
+use crate::worker::{Interrupt, WorkerOptions};
+
+/// The numbers as CSV, in the result directory.
+const CSV: &str = "results.csv";
+/// The table as text, in the result directory.
+const TABLE: &str = "table.txt";
+/// Width of the table in the file.
+const FILE_WIDTH: usize = 120;
+
+/// What is shown of a run.
+#[derive(Clone, Copy, Debug)]
+pub struct Show {
+    /// JSON instead of the table.
+    pub json: bool,
+    /// The plan, and nothing is run.
+    pub dry_run: bool,
+    /// No progress.
+    pub quiet: bool,
+}
+
+/// Runs a suite and prints what came out.
+///
+/// # Errors
+/// When the run could not begin or could not write its results. Stages that failed are in the table and in the exit code.
+pub fn execute(suite: Suite, show: Show) -> Result<ExitCode, Failure> {
+    if show.dry_run {
+        return dry_run(&suite, show);
+    }
+    let result = run_shown(&suite, show.quiet)?;
+    if show.json {
+        output::json(&result)?;
+    } else {
+        output::data(&table::render(&result, &Facts::read(&result, &suite.out), output::width()))?;
+    }
+    if !show.quiet {
+        output::say(&format!("results: {}", suite.out.display()));
+    }
+    Ok(ExitCode::from(result.exit_code()))
+}
+
+/// Runs a suite with progress on standard error.
+///
+/// # Errors
+/// As [`execute`].
+pub fn run_shown(suite: &Suite, quiet: bool) -> Result<RunResult, Failure> {
+    let interrupt = Interrupt::install().map_err(|e| Failure::failed(format!("signals cannot be handled: {e}")))?;
+    let mut view = RunView { progress: ProgressView::new(quiet), told_to_stop: false, cannot_save: false };
+    let result = run(suite, &interrupt, &mut |event| {
+        view.tell_stop(&interrupt);
+        view.event(event, &suite.out);
+    });
+    drop(view);
+    result.map_err(|error| match error {
+        SuiteError::Suite(_) => Failure::usage(error),
+        error => Failure::failed(error),
+    })
+}
+
+struct RunView {
+    progress: ProgressView,
+    told_to_stop: bool,
+    cannot_save: bool,
+}
+
+impl RunView {
+    fn tell_stop(&mut self, interrupt: &Interrupt) {
+        if interrupt.stop() && !self.told_to_stop {
+            self.told_to_stop = true;
+            output::say("stopping at the next safe point; Ctrl-C again kills at once");
+        }
+    }
+
+    fn event(&mut self, event: Event<'_>, out: &Path) {
+        match event {
+            Event::Preparing { message } => self.progress.begin(&message),
+            Event::Fetching { what, done, total } => {
+                self.progress.fetch(crate::assets::Progress::Bytes { what, done, total });
+            }
+            Event::Planned { stages, reused } => {
+                let done = if reused > 0 { format!(", {reused} of them done by an earlier run") } else { String::new() };
+                self.progress.note(&format!("{stages} stages{done}"));
+            }
+            Event::StageStarted { number, total, label, resumed, .. } => {
+                let again = if resumed { " (goes on)" } else { "" };
+                self.progress.begin(&format!("[{number}/{total}] {label}{again}"));
+            }
+            Event::StageProgress { done, of, what, .. } => self.progress.step(done, of, what),
+            Event::StageEnded { number, total, summary } => {
+                if let Some(line) = ended(number, total, summary) {
+                    self.progress.note(&line);
+                }
+            }
+            Event::Log { label, level, message } => log(label, level, message),
+            Event::Saved(run) => self.save(run, out),
+        }
+    }
+
+    /// Rewrites what is derived from the run's result. The result itself is written already, so a failure is told and no more.
+    fn save(&mut self, run: &RunResult, out: &Path) {
+        let text = table::render(run, &Facts::read(run, out), FILE_WIDTH);
+        let written = csv::save(run, &out.join(CSV)).and_then(|()| csv::replace(&out.join(TABLE), text.as_bytes()));
+        if let Err(e) = written
+            && !self.cannot_save
+        {
+            self.cannot_save = true;
+            output::warning(&format!("{}: {CSV} and {TABLE} cannot be written: {e}", out.display()));
+        }
+    }
+}
+
+fn ended(number: usize, total: usize, summary: &StageSummary) -> Option<String> {
+    let head = format!("[{number}/{total}] {}", summary.label);
+    let why = summary.reason.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default();
+    match summary.status {
+        Some(Status::Done) if summary.reused => Some(format!("{head}: done before")),
+        Some(Status::Done) => Some(format!("{head}: done in {}", seconds(summary.wall_seconds))),
+        Some(status) => Some(format!("{head}: {}{why}", status.name())),
+        None => None,
+    }
+}
+
+fn log(label: &str, level: Level, message: &str) {
+    let place = if label.is_empty() { String::new() } else { format!("{label}: ") };
+    match level {
+        Level::Error => tracing::error!("{place}{message}"),
+        Level::Warning => tracing::warn!("{place}{message}"),
+        Level::Info => tracing::info!("{place}{message}"),
+        Level::Debug => tracing::debug!("{place}{message}"),
+        Level::Trace => tracing::trace!("{place}{message}"),
+    }
+}
+
+/// Prints what a run would do. Models and data that a plan needs are fetched; nothing is written into the result directory.
+fn dry_run(suite: &Suite, show: Show) -> Result<ExitCode, Failure> {
+    let faults = suite.faults();
+    if !faults.is_empty() {
+        return Err(Failure::usage(faults.join("\n")));
+    }
+    let interrupt = Interrupt::install().map_err(Failure::failed)?;
+    let options = StoreOptions::from_env(suite.data_dir.iter().cloned().collect()).map_err(Failure::usage)?;
+    let view = std::cell::RefCell::new(ProgressView::new(show.quiet));
+    let workers = WorkerOptions { threads: suite.thread_budget(), ..WorkerOptions::default() };
+    let facts = facts::gather(suite, &Store::new(options), &workers, &interrupt, &|progress| {
+        if let Ok(mut view) = view.try_borrow_mut() {
+            match progress {
+                crate::assets::Progress::Message(message) => view.begin(&message),
+                bytes => view.fetch(bytes),
+            }
+        }
+    });
+    drop(view);
+    if interrupt.stop() {
+        return Err(Failure::Cancelled);
+    }
+    let plan = plan::plan(suite, &facts);
+    if show.json {
+        let stages: Vec<_> = plan
+            .stages
+            .iter()
+            .map(|s| serde_json::json!({"kind": s.kind, "label": s.label, "key": s.key, "done": is_done(suite, s)}))
+            .collect();
+        output::json(&serde_json::json!({"suite": suite, "stages": stages, "problems": plan.problems}))?;
+    } else {
+        output::data(&plan_text(suite, &plan))?;
+    }
+    for problem in &plan.problems {
+        output::error(problem);
+    }
+    Ok(ExitCode::from(u8::from(!plan.problems.is_empty())))
+}
+
+fn is_done(suite: &Suite, stage: &plan::PlannedStage) -> bool {
+    let file = suite.out.join("stages").join(&stage.directory).join("result.json");
+    let read = || -> Option<StageResult> { serde_json::from_slice(&std::fs::read(file).ok()?).ok() };
+    !stage.key.is_empty() && read().is_some_and(|r| r.key == stage.key && r.status == Status::Done)
+}
+
+fn plan_text(suite: &Suite, plan: &Plan) -> String {
+    let mut text = String::new();
+    for (at, stage) in plan.stages.iter().enumerate() {
+        let state = match &stage.blocked {
+            Some((status, reason)) => format!("  ({}: {reason})", status.name()),
+            None if is_done(suite, stage) => "  (done before)".into(),
+            None => String::new(),
+        };
+        text.push_str(&format!("{:>3}. {:<9} {}{state}\n", at + 1, stage.kind.name(), stage.label));
+    }
+    text.push_str(&format!("results would be in {}\n", suite.out.display()));
+    text
+}

@@ -1,0 +1,87 @@
+//! Flags that several commands share.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::quantities;
+
+const GLOBAL: &str = "Global options";
+const WORKERS: &str = "Limits";
+
+/// Flags of every command.
+#[derive(Clone, Debug, Args)]
+pub struct GlobalFlags {
+    /// Plugin file: a path, or a bare name looked up on the plugin path (`gptq` finds libgptq.so); repeatable
+    #[arg(long, value_name = "FILE", global = true, help_heading = GLOBAL)]
+    pub plugin: Vec<String>,
+    /// Folder with plugins, searched before all others; repeatable
+    #[arg(long, value_name = "DIR", global = true, help_heading = GLOBAL)]
+    pub plugin_dir: Vec<PathBuf>,
+    /// Say more on standard error (-vv: details, -vvv: everything)
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = GLOBAL)]
+    pub verbose: u8,
+    /// Say nothing on standard error but errors
+    #[arg(short, long, global = true, conflicts_with = "verbose", help_heading = GLOBAL)]
+    pub quiet: bool,
+}
+
+impl GlobalFlags {
+    /// How much to say: -1 errors only, 0 as usual, more with each -v.
+    pub fn loudness(&self) -> i8 {
+        if self.quiet { -1 } else { i8::try_from(self.verbose).unwrap_or(i8::MAX) }
+    }
+}
+
+/// What is scored.
+#[derive(Clone, Debug, Args)]
+pub struct TaskFlags {
+    /// Tasks, separated by commas: wikitext2, squad_passages, arc_easy, arc_challenge, hellaswag, piqa, winogrande, mmlu,
+    /// mmlu_SUBJECT, or text:FILE for the perplexity of a text
+    ///
+    /// Options follow a colon: wikitext2:seqlen=1024, mmlu:shots=5,limit=10. Without --tasks, all that can be had without the hub are
+    /// scored: squad_passages, arc_easy, arc_challenge, hellaswag, piqa, winogrande, mmlu.
+    #[arg(long, value_name = "TASKS")]
+    pub tasks: Vec<String>,
+    /// Score at most N documents of each task (of each subject, for mmlu), from the first on
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub limit: Option<u64>,
+    /// Solved examples before each question
+    #[arg(long, value_name = "K", default_value_t = 0)]
+    pub shots: usize,
+}
+
+/// What methods learn the statistics of activations from.
+#[derive(Clone, Debug, Args)]
+pub struct CalibrationFlags {
+    /// Calibration text: boolq_passages, wikitext2, wikitext2:validation, or a text file
+    #[arg(long, value_name = "TEXT", default_value = crate::tasks::DEFAULT_CALIBRATION)]
+    pub calibration: String,
+    /// Windows of calibration text
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..))]
+    pub calibration_windows: u32,
+    /// Tokens in each window
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..))]
+    pub calibration_length: u32,
+}
+
+/// How workers are held.
+#[derive(Clone, Debug, Args)]
+pub struct WorkerFlags {
+    /// Seed of all randomness
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
+    /// Folder with data sets in their published layout, searched before anything is fetched
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Threads of a worker; 0: all cores
+    #[arg(long, value_name = "N", default_value_t = 0, help_heading = WORKERS)]
+    pub threads: usize,
+    /// Kill a worker that takes more memory than this, for example 4G; its stage fails, the run goes on
+    #[arg(long, value_name = "SIZE", value_parser = quantities::bytes, help_heading = WORKERS)]
+    pub memory_limit: Option<u64>,
+    /// Kill a worker that shows no progress for so long, for example 10m; 0: never
+    #[arg(long, value_name = "TIME", value_parser = quantities::duration, default_value = "10m", help_heading = WORKERS)]
+    pub hang_limit: Duration,
+}

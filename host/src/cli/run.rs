@@ -1,0 +1,119 @@
+//! `run`, and the default benchmark of a plugin.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::execute::{Show, execute};
+use super::failure::Failure;
+use super::flags::{CalibrationFlags, GlobalFlags, TaskFlags, WorkerFlags};
+use super::{plugins, request};
+use crate::suite::spec::{PluginUse, Suite};
+use crate::tasks::DEFAULT_CALIBRATION;
+
+const EXAMPLES: &str = "\
+A run compresses every model with every method, scores it on every backend and task, and does the same with the dense model as the baseline.
+Results are kept in --out: results.csv and run.json, and a folder per stage with its result.json, one JSON line per item, and the
+checkpoint a method made. What is done already, with the same files and settings, is not done again.
+
+Examples:
+  llmcb-host run --method gptq:bits=4,group_size=128 --method rtn:bits=4
+      two methods on the default model and tasks
+  llmcb-host run --model ./llama --method wanda:sparsity=0.5 --tasks wikitext2,arc_easy --limit 200 --out results/wanda
+      a model of one's own, two tasks, 200 documents each
+  llmcb-host run --method gptq --tasks text:notes.txt --calibration notes-train.txt
+      calibration and perplexity on one's own text
+  llmcb-host run --method gptq --dry-run
+      what would be done, and what is done already
+
+Exit codes: 0 all done, 1 a stage failed (the others were run), 2 nothing was run because something named is wrong, 130 stopped";
+
+/// Documents per task in a plugin's default benchmark: minutes, not hours, on a small machine.
+const QUICK_LIMIT: usize = 100;
+
+/// Documents per subject of MMLU there, which has 57 of them.
+const QUICK_MMLU: &str = "mmlu:limit=2";
+
+/// Compress models with methods and score them on tasks, the dense model beside them
+#[derive(Debug, Args)]
+#[command(after_long_help = EXAMPLES)]
+pub struct RunCommand {
+    /// Model: an asset's id, a folder in the Hugging Face layout, a GGUF file, or ORG/NAME on the hub; repeatable
+    /// [default: smollm2-135m-instruct]
+    #[arg(long, value_name = "MODEL")]
+    model: Vec<String>,
+    /// Method with its options, for example gptq:bits=4,group_size=128; repeatable
+    #[arg(long, value_name = "SPEC")]
+    method: Vec<String>,
+    /// Backend that runs the models, with its options; repeatable [default: candle]
+    #[arg(long, value_name = "SPEC")]
+    backend: Vec<String>,
+    /// Backend that opens models for methods [default: the first --backend that can]
+    #[arg(long, value_name = "SPEC")]
+    engine: Option<String>,
+    #[command(flatten)]
+    tasks: TaskFlags,
+    #[command(flatten)]
+    calibration: CalibrationFlags,
+    #[command(flatten)]
+    workers: WorkerFlags,
+    /// Leave out the dense model
+    #[arg(long)]
+    no_dense: bool,
+    /// Measure speed, too: prefill and decoding rates
+    #[arg(long)]
+    profile: bool,
+    /// Folder for results; what an earlier run left there is used
+    #[arg(long, value_name = "DIR", default_value = "results")]
+    out: PathBuf,
+    /// Print what would be done, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Print run.json instead of the table
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command.
+pub fn run(global: &GlobalFlags, command: RunCommand) -> Result<ExitCode, Failure> {
+    let catalog = plugins::catalog(global)?;
+    let suite = Suite {
+        models: request::models(&command.model),
+        methods: request::methods(&catalog, &command.method)?,
+        backends: request::backends(&catalog, &command.backend)?,
+        engine: request::engine(&catalog, command.engine.as_deref())?,
+        tasks: request::tasks(&command.tasks, command.workers.seed)?,
+        limit: command.tasks.limit.map(|n| usize::try_from(n).unwrap_or(usize::MAX)),
+        shots: command.tasks.shots,
+        dense: !command.no_dense,
+        calibration: request::calibration(&command.calibration)?,
+        profile: command.profile,
+        ..request::base(&command.workers, command.out)?
+    };
+    execute(suite, Show { json: command.json, dry_run: command.dry_run, quiet: global.quiet })
+}
+
+/// `llmcb-host --plugin FILE`: the plugin on the default model and tasks, with the dense model as the baseline. A backend runs the dense model.
+pub fn default_benchmark(global: &GlobalFlags) -> Result<ExitCode, Failure> {
+    let catalog = plugins::catalog(global)?;
+    let (mut methods, mut backends) = (Vec::new(), Vec::new());
+    for plugin in catalog.plugins.iter().filter(|plugin| plugin.named) {
+        let one = PluginUse::new(plugin.descriptor.id.clone(), plugin.path.clone());
+        if request::is_method(plugin) { methods.push(one) } else { backends.push(one) }
+    }
+    if backends.is_empty() {
+        backends = request::backends(&catalog, &[])?;
+    }
+    let tasks = crate::tasks::default_suite();
+    let suite = Suite {
+        models: request::models(&[]),
+        methods,
+        backends,
+        tasks: tasks.into_iter().map(|task| if task == "mmlu" { QUICK_MMLU } else { task }.to_owned()).collect(),
+        limit: Some(QUICK_LIMIT),
+        calibration: crate::suite::spec::Calibration { text: DEFAULT_CALIBRATION.to_owned(), ..Default::default() },
+        ..Suite::default()
+    };
+    execute(suite, Show { json: false, dry_run: false, quiet: global.quiet })
+}

@@ -1,0 +1,7 @@
+//! The `llmcb-host` program.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    llmcb_host::cli::main()
+}

@@ -1,0 +1,257 @@
+//! What a plan is made from: where models are, what plugins say of themselves, which data tasks use. Gathering it loads plugins (in workers) and
+//! fetches data; planning itself then needs neither.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use llmcb_plugin_api::sdk::{Descriptor, PluginKind};
+use serde_json::{Map, Value};
+
+use super::key::FileHashes;
+use super::spec::{PluginUse, Suite};
+use crate::assets::{Progress, ProgressFn, Store};
+use crate::stage::{calibration_name, data_name, parse_task};
+use crate::tasks;
+use crate::worker::protocol::Request;
+use crate::worker::{Answer, Interrupt, Supervisor, WorkerOptions};
+
+/// A model that is at hand.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelFact {
+    /// Its directory or file.
+    pub path: PathBuf,
+    /// SHA-256 over its files.
+    pub sha256: String,
+}
+
+/// A plugin that answers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PluginFact {
+    /// What it says of itself.
+    pub descriptor: Descriptor,
+    /// SHA-256 of the shared object.
+    pub sha256: String,
+    /// Complete options of each of its roles.
+    pub options: BTreeMap<String, Map<String, Value>>,
+}
+
+/// A task whose data are at hand.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TaskFact {
+    /// The task's name without options.
+    pub name: String,
+    /// Hash of its version, options and data.
+    pub fingerprint: String,
+    /// SHA-256 of its data by name.
+    pub data: BTreeMap<String, String>,
+    /// Solved examples before each question.
+    pub shots: usize,
+    /// At most so many documents.
+    pub limit: Option<usize>,
+    /// Tokens of a window, of perplexity tasks.
+    pub seqlen: Option<usize>,
+    /// Version of the task's definition.
+    pub version: String,
+}
+
+/// A text for calibration or for prompts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TextFact {
+    /// Its name among a result's data.
+    pub name: String,
+    /// SHA-256 of the text.
+    pub sha256: String,
+}
+
+/// All facts of a suite, in its order; an error says in one line why something cannot be used.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// Of its models.
+    pub models: Vec<Result<ModelFact, String>>,
+    /// Of its methods.
+    pub methods: Vec<Result<PluginFact, String>>,
+    /// Of its backends.
+    pub backends: Vec<Result<PluginFact, String>>,
+    /// The plugin that opens models for methods; absent where none is needed.
+    pub engine: Option<Result<(PluginUse, PluginFact), String>>,
+    /// Of its tasks.
+    pub tasks: Vec<Result<TaskFact, String>>,
+    /// The text for calibration and prompts; absent where none is needed.
+    pub text: Option<Result<TextFact, String>>,
+    /// Threads of a worker.
+    pub threads: usize,
+    /// The machine in words, for keys of profile stages.
+    pub machine: String,
+}
+
+/// Gathers the facts of a suite. An interrupt ends it early, with what is missing given as errors.
+pub fn gather(
+    suite: &Suite,
+    store: &Store,
+    workers: &WorkerOptions,
+    interrupt: &Interrupt,
+    progress: &ProgressFn<'_>,
+) -> Facts {
+    let hashes = FileHashes::new(Some(store.options().cache.join("hashes")));
+    let unless_stopped = || if interrupt.stop() { Err("stopped by the user".to_owned()) } else { Ok(()) };
+    let plugin = |one: &PluginUse, kind: PluginKind| {
+        unless_stopped()?;
+        progress(Progress::Message(format!("asking plugin {}", one.label)));
+        plugin(one, kind, &hashes, workers, interrupt)
+    };
+    let methods: Vec<_> = suite.methods.iter().map(|one| plugin(one, PluginKind::Method)).collect();
+    let backends: Vec<_> = suite.backends.iter().map(|one| plugin(one, PluginKind::Backend)).collect();
+    let engine = (!suite.methods.is_empty()).then(|| match &suite.engine {
+        Some(one) => {
+            let fact = plugin(one, PluginKind::Backend)?;
+            if !fact.options.contains_key("engine") {
+                return Err(format!("backend {} has no engine role; name another engine", one.label));
+            }
+            Ok((one.clone(), fact))
+        }
+        None => suite
+            .backends
+            .iter()
+            .zip(&backends)
+            .find_map(|(one, fact)| {
+                let fact = fact.as_ref().ok().filter(|f| f.options.contains_key("engine"))?;
+                Some((one.clone(), fact.clone()))
+            })
+            .ok_or_else(|| {
+                let broken: Vec<&str> = backends.iter().filter_map(|b| b.as_ref().err().map(String::as_str)).collect();
+                match broken.as_slice() {
+                    [] => "no backend of the suite has an engine role, which methods need; add one with --backend".to_owned(),
+                    reasons => reasons.join("; "),
+                }
+            }),
+    });
+    let models = suite
+        .models
+        .iter()
+        .map(|reference| {
+            unless_stopped()?;
+            let path = super::models::locate(reference, store, progress)?;
+            progress(Progress::Message(format!("hashing {reference}")));
+            let sha256 = hashes.model(&path).map_err(|e| format!("model {}: {e}", path.display()))?;
+            Ok(ModelFact { path, sha256 })
+        })
+        .collect();
+    let tasks = suite
+        .tasks
+        .iter()
+        .map(|line| {
+            unless_stopped()?;
+            progress(Progress::Message(format!("preparing task {line}")));
+            task(line, suite, store, progress).map_err(|e| e.to_string())
+        })
+        .collect();
+    let calibrates = methods.iter().flatten().any(|m| m.descriptor.needs.calibration);
+    let text = (calibrates || suite.profile).then(|| {
+        unless_stopped()?;
+        let text = tasks::calibration_text(Some(&suite.calibration.text), store, progress)
+            .map_err(|e| e.to_string())?;
+        Ok(TextFact { name: calibration_name(&text.name), sha256: text.sha256 })
+    });
+    let machine = super::machine::describe();
+    Facts {
+        models,
+        methods,
+        backends,
+        engine,
+        tasks,
+        text,
+        threads: suite.thread_budget(),
+        machine: format!("{} x{}", machine.cpu, machine.cores),
+    }
+}
+
+fn task(
+    line: &str,
+    suite: &Suite,
+    store: &Store,
+    progress: &ProgressFn<'_>,
+) -> Result<TaskFact, tasks::TaskError> {
+    let parsed = parse_task(line, suite.limit, suite.shots, suite.seed)?;
+    let prepared = parsed.task.prepare(store, &parsed.options, progress)?;
+    Ok(TaskFact {
+        name: prepared.name.clone(),
+        fingerprint: prepared.fingerprint(),
+        data: prepared.data.iter().map(|d| (data_name(d), d.sha256.clone())).collect(),
+        shots: parsed.options.shots,
+        limit: parsed.options.limit,
+        seqlen: prepared.seqlen(),
+        version: prepared.spec().version.to_owned(),
+    })
+}
+
+fn plugin(
+    one: &PluginUse,
+    kind: PluginKind,
+    hashes: &FileHashes,
+    workers: &WorkerOptions,
+    interrupt: &Interrupt,
+) -> Result<PluginFact, String> {
+    let place = |e: &dyn std::fmt::Display| format!("plugin {} ({}): {e}", one.label, one.path.display());
+    // The loader names the file itself.
+    let named = |e: &dyn std::fmt::Display| {
+        let text = e.to_string();
+        if text.contains(&*one.path.to_string_lossy()) { text } else { place(&text) }
+    };
+    let sha256 = hashes.file(&one.path).map_err(|e| place(&e))?;
+    let mut worker = Supervisor::spawn(workers).map_err(|e| place(&e))?;
+    let mut ask = |request| worker.call(request, interrupt, &mut |_| ()).map_err(|e| named(&e));
+    let descriptor = match ask(Request::Describe { path: one.path.clone() })? {
+        Answer::Described(descriptor) => *descriptor,
+        other => return Err(place(&other.unexpected())),
+    };
+    if descriptor.kind != kind {
+        let (is, wanted) = match kind {
+            PluginKind::Method => ("a backend", "a method"),
+            _ => ("a method", "a backend"),
+        };
+        return Err(place(&format!("it is {is}, but is used as {wanted}")));
+    }
+    let mut options = BTreeMap::new();
+    for (role, given) in split_options(&descriptor, &one.options).map_err(|e| place(&e))? {
+        let request = Request::Normalize { path: one.path.clone(), role: role.clone(), options: Value::Object(given) };
+        match ask(request)? {
+            Answer::Normalized(Value::Object(complete)) => options.insert(role, complete),
+            _ => return Err(place(&format!("its {role} completes options to something that is no object"))),
+        };
+    }
+    Ok(PluginFact { descriptor, sha256, options })
+}
+
+/// Gives each role those of a plugin's options that it knows; what no role knows is an error.
+pub fn split_options(
+    descriptor: &Descriptor,
+    given: &Map<String, Value>,
+) -> Result<BTreeMap<String, Map<String, Value>>, String> {
+    let knows = |schema: &Value, name: &str| schema.get("properties").and_then(|p| p.get(name)).is_some();
+    for name in given.keys() {
+        if !descriptor.roles.iter().any(|role| knows(&role.options, name)) {
+            let known: Vec<&str> = descriptor
+                .roles
+                .iter()
+                .filter_map(|role| role.options.get("properties")?.as_object())
+                .flat_map(Map::keys)
+                .map(String::as_str)
+                .collect();
+            let near = crate::assets::nearest(name, known.iter().copied());
+            let hint = match (near.first(), known.is_empty()) {
+                (Some(near), _) => format!("did you mean `{near}`?"),
+                (None, false) => format!("it has {}", known.join(", ")),
+                (None, true) => "it has none".to_owned(),
+            };
+            return Err(format!("no option is called `{name}`; {hint}"));
+        }
+    }
+    Ok(descriptor
+        .roles
+        .iter()
+        .map(|role| {
+            let own = given.iter().filter(|(name, _)| knows(&role.options, name));
+            (role.role.clone(), own.map(|(name, value)| (name.clone(), value.clone())).collect())
+        })
+        .collect())
+}

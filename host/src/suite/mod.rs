@@ -1,0 +1,19 @@
+//! From a suite to results: facts, plan, content keys, store, executor.
+
+pub mod facts;
+pub mod key;
+pub mod machine;
+pub mod models;
+mod overall;
+pub mod plan;
+pub mod result;
+pub mod run;
+pub mod spec;
+pub mod store;
+
+#[cfg(test)]
+mod tests;
+
+pub use result::{Cell, MetricRecord, RunResult, StageKind, StageResult, StageSummary, Status};
+pub use run::{Event, SuiteError, run};
+pub use spec::{Calibration, PluginUse, ProfileSpec, Suite};

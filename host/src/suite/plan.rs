@@ -1,0 +1,278 @@
+//! From a suite and its facts to stages in order, each with its content key. Pure: touches no file and loads no plugin.
+
+use serde_json::{Map, Value};
+
+use super::facts::{Facts, PluginFact};
+use super::key::{CalibrationPart, Inputs, PluginPart};
+use super::result::{StageKind, Status};
+use super::spec::Suite;
+
+/// Name of the model as it is, where else the label of a method stands.
+pub const DENSE: &str = "dense";
+
+/// One stage to be.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PlannedStage {
+    /// What it does.
+    pub kind: StageKind,
+    /// Name for people.
+    pub label: String,
+    /// Content key; empty when the stage is blocked.
+    pub key: String,
+    /// Name of its directory; empty when the stage is blocked.
+    pub directory: String,
+    /// Number of its model in the suite.
+    pub model: usize,
+    /// Number of its method in the suite; absent for the dense model.
+    pub method: Option<usize>,
+    /// Number of its backend in the suite; absent for compress stages.
+    pub backend: Option<usize>,
+    /// Number of its task in the suite, of evaluate stages.
+    pub task: Option<usize>,
+    /// The stage whose checkpoint it needs, a number in the plan.
+    pub needs: Option<usize>,
+    /// Why it cannot be run at all, and as what that counts.
+    pub blocked: Option<(Status, String)>,
+}
+
+/// Stages in the order in which they are run.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Plan {
+    /// The stages; one that needs another comes after it.
+    pub stages: Vec<PlannedStage>,
+    /// What the suite asks for and cannot be had, one line each.
+    pub problems: Vec<String>,
+}
+
+type Blocked = (Status, String);
+
+fn failed(reason: &str) -> Blocked {
+    (Status::Failed, reason.to_owned())
+}
+
+fn part(plugin: &PluginFact, role: &str) -> PluginPart {
+    PluginPart { sha256: plugin.sha256.clone(), options: plugin.options.get(role).cloned().unwrap_or_default() }
+}
+
+/// Short name of a model: the last part of a path or repository.
+pub fn model_name(reference: &str) -> &str {
+    let name = reference.trim_end_matches('/').rsplit('/').next().unwrap_or(reference);
+    name.strip_suffix(".gguf").unwrap_or(name)
+}
+
+/// A text that may be part of a directory's name.
+fn slug(text: &str) -> String {
+    let mut out = String::new();
+    for c in text.chars() {
+        match c {
+            'a'..='z' | '0'..='9' | '_' | '.' => out.push(c),
+            'A'..='Z' => out.push(c.to_ascii_lowercase()),
+            _ if out.ends_with('-') => {}
+            _ => out.push('-'),
+        }
+        if out.len() >= 100 {
+            break;
+        }
+    }
+    out.trim_matches(['-', '.']).to_owned()
+}
+
+struct Planner<'a> {
+    suite: &'a Suite,
+    facts: &'a Facts,
+    stages: Vec<PlannedStage>,
+}
+
+/// Which stage, without how it came out.
+struct Place {
+    kind: StageKind,
+    model: usize,
+    method: Option<usize>,
+    backend: Option<usize>,
+    task: Option<usize>,
+    needs: Option<usize>,
+}
+
+impl Planner<'_> {
+    fn push(&mut self, place: Place, inputs: Result<Inputs, Blocked>) -> usize {
+        let suite = self.suite;
+        let method = place.method.map_or(DENSE, |m| suite.methods[m].label.as_str());
+        let mut names = vec![model_name(&suite.models[place.model]), method];
+        names.extend(place.backend.map(|b| suite.backends[b].label.as_str()));
+        names.extend(place.task.map(|t| suite.tasks[t].as_str()));
+        let (key, blocked) = match inputs {
+            Ok(inputs) => (inputs.key(), None),
+            Err(blocked) => (String::new(), Some(blocked)),
+        };
+        let directory = match key.get(..12) {
+            Some(short) => format!("{}-{}-{short}", place.kind.name(), slug(&names.join("-"))),
+            None => String::new(),
+        };
+        let verb = match place.kind {
+            StageKind::Compress => " / compress",
+            StageKind::Evaluate => "",
+            StageKind::Profile => " / profile",
+        };
+        self.stages.push(PlannedStage {
+            kind: place.kind,
+            label: format!("{}{verb}", names.join(" / ")),
+            key,
+            directory,
+            model: place.model,
+            method: place.method,
+            backend: place.backend,
+            task: place.task,
+            needs: place.needs,
+            blocked,
+        });
+        self.stages.len() - 1
+    }
+
+    fn compress(&mut self, model: usize, method: usize) -> usize {
+        let inputs = || {
+            let model = self.facts.models[model].as_ref().map_err(|e| failed(e))?;
+            let fact = self.facts.methods[method].as_ref().map_err(|e| failed(e))?;
+            let engine = match &self.facts.engine {
+                Some(engine) => &engine.as_ref().map_err(|e| failed(e))?.1,
+                None => return Err(failed("no backend has an engine role, which methods need")),
+            };
+            let calibration = match (&self.facts.text, fact.descriptor.needs.calibration) {
+                (_, false) => None,
+                (Some(text), true) => Some(CalibrationPart {
+                    sha256: text.as_ref().map_err(|e| failed(e))?.sha256.clone(),
+                    windows: self.suite.calibration.windows,
+                    length: self.suite.calibration.length,
+                }),
+                (None, true) => return Err(failed("there is no calibration text, which the method needs")),
+            };
+            Ok(Inputs::Compress {
+                model: model.sha256.clone(),
+                engine: part(engine, "engine"),
+                method: part(fact, "method"),
+                calibration,
+                seed: self.suite.seed,
+            })
+        };
+        let inputs = inputs();
+        let place =
+            Place { kind: StageKind::Compress, model, method: Some(method), backend: None, task: None, needs: None };
+        self.push(place, inputs)
+    }
+
+    /// The runner, and what identifies the model that it runs.
+    fn subject(&self, model: usize, backend: usize, needs: Option<usize>) -> Result<(PluginPart, String), Blocked> {
+        let fact = self.facts.backends[backend].as_ref().map_err(|e| failed(e))?;
+        if !fact.options.contains_key("runner") {
+            let label = &self.suite.backends[backend].label;
+            return Err((Status::Skipped, format!("backend {label} has no runner role: it opens models for methods only")));
+        }
+        let model = match needs.map(|n| &self.stages[n]) {
+            None => self.facts.models[model].as_ref().map_err(|e| failed(e))?.sha256.clone(),
+            Some(PlannedStage { blocked: Some((_, reason)), .. }) => {
+                return Err((Status::Skipped, format!("there is no checkpoint: {reason}")));
+            }
+            Some(stage) => stage.key.clone(),
+        };
+        Ok((part(fact, "runner"), model))
+    }
+
+    fn score(&mut self, model: usize, method: Option<usize>, backend: usize, needs: Option<usize>) {
+        for task in 0..self.suite.tasks.len() {
+            let inputs = self.subject(model, backend, needs).and_then(|(runner, subject)| {
+                let fact = self.facts.tasks[task].as_ref().map_err(|e| failed(e))?;
+                Ok(Inputs::Evaluate {
+                    model: subject,
+                    runner,
+                    task: fact.fingerprint.clone(),
+                    seed: self.suite.seed,
+                })
+            });
+            let place =
+                Place { kind: StageKind::Evaluate, model, method, backend: Some(backend), task: Some(task), needs };
+            self.push(place, inputs);
+        }
+        if self.suite.profile {
+            let inputs = self.subject(model, backend, needs).and_then(|(runner, subject)| {
+                let text = match &self.facts.text {
+                    Some(text) => text.as_ref().map_err(|e| failed(e))?,
+                    None => return Err(failed("there is no text for the prompts")),
+                };
+                Ok(Inputs::Profile {
+                    model: subject,
+                    runner,
+                    workload: self.suite.workload.clone(),
+                    text: text.sha256.clone(),
+                    threads: self.facts.threads,
+                    machine: self.facts.machine.clone(),
+                })
+            });
+            let place = Place { kind: StageKind::Profile, model, method, backend: Some(backend), task: None, needs };
+            self.push(place, inputs);
+        }
+    }
+}
+
+/// Plans a suite: for each model, the dense one is scored, then each method compresses it and the result is scored.
+pub fn plan(suite: &Suite, facts: &Facts) -> Plan {
+    let mut planner = Planner { suite, facts, stages: Vec::new() };
+    for model in 0..suite.models.len() {
+        if suite.dense {
+            for backend in 0..suite.backends.len() {
+                planner.score(model, None, backend, None);
+            }
+        }
+        for method in 0..suite.methods.len() {
+            let needs = planner.compress(model, method);
+            for backend in 0..suite.backends.len() {
+                planner.score(model, Some(method), backend, Some(needs));
+            }
+        }
+    }
+    let mut problems: Vec<String> = Vec::new();
+    let errors = (facts.models.iter().filter_map(|f| f.as_ref().err()))
+        .chain(facts.methods.iter().filter_map(|f| f.as_ref().err()))
+        .chain(facts.backends.iter().filter_map(|f| f.as_ref().err()))
+        .chain(facts.engine.iter().filter_map(|f| f.as_ref().err()))
+        .chain(facts.tasks.iter().filter_map(|f| f.as_ref().err()))
+        .chain(facts.text.iter().filter_map(|f| f.as_ref().err()));
+    for error in errors {
+        if !problems.contains(error) {
+            problems.push(error.clone());
+        }
+    }
+    Plan { stages: planner.stages, problems }
+}
+
+/// Settings of a stage, as they are written into its result.
+pub(crate) fn settings(suite: &Suite, facts: &Facts, stage: &PlannedStage) -> Map<String, Value> {
+    let mut out = Map::new();
+    let mut set = |name: &str, value: Value| {
+        out.insert(name.to_owned(), value);
+    };
+    match stage.kind {
+        StageKind::Compress => {
+            let needs = stage.method.and_then(|m| facts.methods[m].as_ref().ok());
+            if needs.is_some_and(|m| m.descriptor.needs.calibration) {
+                set("calibration_text", suite.calibration.text.clone().into());
+                set("calibration_windows", suite.calibration.windows.into());
+                set("calibration_length", suite.calibration.length.into());
+            }
+        }
+        StageKind::Evaluate => {
+            if let Some(Ok(task)) = stage.task.map(|t| &facts.tasks[t]) {
+                set("task", task.name.clone().into());
+                set("task_version", task.version.clone().into());
+                set("shots", task.shots.into());
+                set("limit", task.limit.map_or(Value::Null, Value::from));
+                if let Some(seqlen) = task.seqlen {
+                    set("seqlen", seqlen.into());
+                }
+            }
+        }
+        StageKind::Profile => {
+            set("workload", serde_json::to_value(&suite.workload).unwrap_or_default());
+            set("text", suite.calibration.text.clone().into());
+        }
+    }
+    out
+}

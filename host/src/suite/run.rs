@@ -1,0 +1,654 @@
+//! The executor: takes a plan's stages in order, reuses what is done, runs the others in workers, and keeps the result files true all the way.
+
+use std::cell::RefCell;
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use llmcb_plugin_api::abi::{ABI_MAJOR, ABI_MINOR};
+
+use super::facts::{self, Facts, PluginFact};
+use super::overall::overall;
+use super::plan::{self, DENSE, Plan, PlannedStage};
+use super::result::{
+    Cell, MetricRecord, ModelRecord, PluginRecord, RunResult, SCHEMA_VERSION, StageKind, StageResult, StageSummary,
+    Status,
+};
+use super::spec::{PluginUse, Suite};
+use super::store::{self, Store, StoreError};
+use crate::assets::{self, AssetError};
+use crate::worker::protocol::{
+    DataAccess, Event as WorkerEvent, Level, PluginOrder, Request, StageOrder, StageOutcome, Work,
+};
+use crate::worker::{Answer, Death, Interrupt, Supervisor, WorkerError, WorkerOptions};
+
+/// What happens in a run, as it happens. Stages are numbered from 1.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Event<'a> {
+    /// Something is prepared, in words.
+    Preparing {
+        /// What.
+        message: String,
+    },
+    /// Something is fetched.
+    Fetching {
+        /// What.
+        what: String,
+        /// Bytes so far.
+        done: u64,
+        /// Bytes in all, where known.
+        total: Option<u64>,
+    },
+    /// The plan is made.
+    Planned {
+        /// Stages in all.
+        stages: usize,
+        /// Stages that earlier runs have done.
+        reused: usize,
+    },
+    /// A stage is begun.
+    StageStarted {
+        /// Its number.
+        number: usize,
+        /// Stages in all.
+        total: usize,
+        /// Its name.
+        label: &'a str,
+        /// What it does.
+        kind: StageKind,
+        /// Whether it goes on where an interrupted attempt stopped.
+        resumed: bool,
+    },
+    /// A stage goes on.
+    StageProgress {
+        /// Its number.
+        number: usize,
+        /// Stages in all.
+        total: usize,
+        /// Its name.
+        label: &'a str,
+        /// Steps done.
+        done: u64,
+        /// Steps in all; 0 where not known.
+        of: u64,
+        /// What is being done.
+        what: &'a str,
+    },
+    /// A stage has ended, or was found done, or is not run.
+    StageEnded {
+        /// Its number.
+        number: usize,
+        /// Stages in all.
+        total: usize,
+        /// How it ended.
+        summary: &'a StageSummary,
+    },
+    /// A line of the log.
+    Log {
+        /// The stage's name, or empty.
+        label: &'a str,
+        /// How important it is.
+        level: Level,
+        /// The line.
+        message: &'a str,
+    },
+    /// The result files were written.
+    Saved(&'a RunResult),
+}
+
+/// A run that could not begin, or could not write down its results.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SuiteError {
+    /// The suite makes no sense.
+    #[error("{}", .0.join("\n"))]
+    Suite(Vec<String>),
+    /// The result directory cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// No cache folder is known.
+    #[error(transparent)]
+    Assets(#[from] AssetError),
+}
+
+/// Runs a suite. Failures of single stages are in the result, not in the error; [`RunResult::exit_code`] tells.
+///
+/// # Errors
+/// The suite is contradictory, or the result directory cannot be used.
+pub fn run(
+    suite: &Suite,
+    interrupt: &Interrupt,
+    on_event: &mut dyn FnMut(Event<'_>),
+) -> Result<RunResult, SuiteError> {
+    let workers = WorkerOptions {
+        threads: suite.thread_budget(),
+        hang_limit: (suite.hang_limit_seconds > 0).then(|| Duration::from_secs(suite.hang_limit_seconds)),
+        memory_limit_bytes: suite.memory_limit_bytes,
+        ..WorkerOptions::default()
+    };
+    run_with(suite, &workers, interrupt, on_event)
+}
+
+/// As [`run`], with workers of one's own choice.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_with(
+    suite: &Suite,
+    workers: &WorkerOptions,
+    interrupt: &Interrupt,
+    on_event: &mut dyn FnMut(Event<'_>),
+) -> Result<RunResult, SuiteError> {
+    let faults = suite.faults();
+    if !faults.is_empty() {
+        return Err(SuiteError::Suite(faults));
+    }
+    let started = Instant::now();
+    let started_unix = unix_now();
+    // First of all, so that nothing is fetched for results that cannot be written.
+    let store = Store::open(&suite.out)?;
+    let folders: Vec<PathBuf> = suite.data_dir.iter().cloned().collect();
+    let data = assets::Store::new(assets::StoreOptions::from_env(folders.clone())?);
+    let facts = {
+        let on_event = RefCell::new(&mut *on_event);
+        facts::gather(suite, &data, workers, interrupt, &|progress| {
+            let event = match progress {
+                assets::Progress::Message(message) => Event::Preparing { message },
+                assets::Progress::Bytes { what, done, total } => Event::Fetching { what, done, total },
+            };
+            if let Ok(mut on_event) = on_event.try_borrow_mut() {
+                on_event(event);
+            }
+        })
+    };
+    let plan = plan::plan(suite, &facts);
+    let states = plan.stages.iter().map(|stage| State::new(stage, &store)).collect();
+    let mut runner = Runner {
+        suite,
+        facts: &facts,
+        plan: &plan,
+        store: &store,
+        workers,
+        folders,
+        interrupt,
+        states,
+        worker: None,
+        started,
+        started_unix,
+    };
+    let reused = runner.states.iter().filter(|s| s.summary.reused).count();
+    on_event(Event::Planned { stages: plan.stages.len(), reused });
+    runner.save(false, on_event)?;
+    for number in 0..plan.stages.len() {
+        if interrupt.stop() {
+            break;
+        }
+        runner.stage(number, on_event);
+        runner.save(false, on_event)?;
+    }
+    runner.worker = None;
+    let result = runner.save(true, on_event)?;
+    Ok(result)
+}
+
+fn unix_now() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64())
+}
+
+struct State {
+    summary: StageSummary,
+    result: Option<StageResult>,
+}
+
+impl State {
+    fn new(stage: &PlannedStage, store: &Store) -> State {
+        let mut summary = StageSummary {
+            key: stage.key.clone(),
+            kind: stage.kind,
+            label: stage.label.clone(),
+            task: None,
+            status: None,
+            reason: None,
+            reused: false,
+            wall_seconds: 0.0,
+            peak_memory_bytes: 0,
+            directory: PathBuf::new(),
+        };
+        if let Some((status, reason)) = &stage.blocked {
+            summary.status = Some(*status);
+            summary.reason = Some(reason.clone());
+            return State { summary, result: None };
+        }
+        summary.directory = Store::relative(&stage.directory);
+        let result = store.find(&stage.directory, &stage.key);
+        let mut state = State { summary, result: None };
+        if let Some(result) = result {
+            state.summary.reused = true;
+            state.done(result);
+        }
+        state
+    }
+
+    fn done(&mut self, result: StageResult) {
+        self.summary.status = Some(Status::Done);
+        self.summary.reason = None;
+        self.summary.wall_seconds = result.wall_seconds;
+        self.summary.peak_memory_bytes = result.peak_memory_bytes;
+        self.result = Some(result);
+    }
+
+    fn ended(&mut self, status: Status, reason: String) {
+        self.summary.status = Some(status);
+        self.summary.reason = Some(reason);
+    }
+}
+
+/// A worker with the model that it holds.
+struct Held {
+    model: PathBuf,
+    backend: usize,
+    worker: Supervisor,
+}
+
+struct Runner<'a> {
+    suite: &'a Suite,
+    facts: &'a Facts,
+    plan: &'a Plan,
+    store: &'a Store,
+    workers: &'a WorkerOptions,
+    folders: Vec<PathBuf>,
+    interrupt: &'a Interrupt,
+    states: Vec<State>,
+    worker: Option<Held>,
+    started: Instant,
+    started_unix: f64,
+}
+
+fn record(one: &PluginUse, fact: &PluginFact, role: &str) -> PluginRecord {
+    PluginRecord {
+        id: fact.descriptor.id.clone(),
+        name: fact.descriptor.name.clone(),
+        version: fact.descriptor.version.clone(),
+        label: one.label.clone(),
+        options: fact.options.get(role).cloned().unwrap_or_default(),
+        sha256: fact.sha256.clone(),
+    }
+}
+
+fn order(one: &PluginUse, fact: &PluginFact, role: &str) -> PluginOrder {
+    PluginOrder { path: one.path.clone(), options: fact.options.get(role).cloned().unwrap_or_default() }
+}
+
+/// Everything that a stage needs, once nothing blocks it.
+struct Ready {
+    work: Work,
+    model: PathBuf,
+    result: StageResult,
+    expected_data: std::collections::BTreeMap<String, String>,
+}
+
+impl Runner<'_> {
+    fn stage(&mut self, number: usize, on_event: &mut dyn FnMut(Event<'_>)) {
+        let plan = self.plan;
+        let total = plan.stages.len();
+        let stage = &plan.stages[number];
+        if self.states[number].summary.status.is_none() {
+            match self.ready(stage) {
+                Ok(ready) => self.execute(number, stage, ready, on_event),
+                Err((status, reason)) => self.states[number].ended(status, reason),
+            }
+        }
+        on_event(Event::StageEnded { number: number + 1, total, summary: &self.states[number].summary });
+    }
+
+    /// Puts together what a stage needs; else why it is not run.
+    fn ready(&self, stage: &PlannedStage) -> Result<Ready, (Status, String)> {
+        let failed = |reason: &str| (Status::Failed, reason.to_owned());
+        let suite = self.suite;
+        let fact = self.facts.models[stage.model].as_ref().map_err(|e| failed(e))?;
+        let method = match stage.method {
+            None => None,
+            Some(m) => Some((&suite.methods[m], self.facts.methods[m].as_ref().map_err(|e| failed(e))?)),
+        };
+        let mut expected_data = std::collections::BTreeMap::new();
+        let mut expect_text = || {
+            if let Some(Ok(text)) = &self.facts.text {
+                expected_data.insert(text.name.clone(), text.sha256.clone());
+            }
+        };
+        let (work, model, backend) = match stage.kind {
+            StageKind::Compress => {
+                expect_text();
+                let (Some(Ok((one, engine))), Some((method_use, method))) = (&self.facts.engine, method) else {
+                    return Err(failed("the stage has no engine or no method"));
+                };
+                let work = Work::Compress {
+                    model: fact.path.clone(),
+                    engine: order(one, engine, "engine"),
+                    method: order(method_use, method, "method"),
+                    calibration: suite.calibration.clone(),
+                };
+                (work, fact.path.clone(), record(one, engine, "engine"))
+            }
+            StageKind::Evaluate | StageKind::Profile => {
+                let model = match stage.needs {
+                    None => fact.path.clone(),
+                    Some(needed) => self.checkpoint(needed)?,
+                };
+                let Some(b) = stage.backend else { return Err(failed("the stage has no backend")) };
+                let one = &suite.backends[b];
+                let backend = self.facts.backends[b].as_ref().map_err(|e| failed(e))?;
+                let runner = order(one, backend, "runner");
+                let work = match stage.task {
+                    Some(t) => {
+                        expected_data = self.facts.tasks[t].as_ref().map_err(|e| failed(e))?.data.clone();
+                        Work::Evaluate {
+                            model: model.clone(),
+                            runner,
+                            task: suite.tasks[t].clone(),
+                            limit: suite.limit,
+                            shots: suite.shots,
+                        }
+                    }
+                    None => {
+                        expect_text();
+                        Work::Profile {
+                            model: model.clone(),
+                            runner,
+                            workload: suite.workload.clone(),
+                            text: suite.calibration.text.clone(),
+                        }
+                    }
+                };
+                (work, model, record(one, backend, "runner"))
+            }
+        };
+        let result = StageResult {
+            schema_version: SCHEMA_VERSION,
+            key: stage.key.clone(),
+            kind: stage.kind,
+            status: Status::Failed,
+            reason: None,
+            label: stage.label.clone(),
+            model: ModelRecord {
+                reference: suite.models[stage.model].clone(),
+                path: fact.path.clone(),
+                sha256: fact.sha256.clone(),
+                info: None,
+            },
+            method: method.map(|(one, fact)| record(one, fact, "method")),
+            backend: Some(backend),
+            task: stage.task.map(|t| suite.tasks[t].clone()),
+            device: String::new(),
+            seed: suite.seed,
+            abi_version: format!("{ABI_MAJOR}.{ABI_MINOR}"),
+            host_version: env!("CARGO_PKG_VERSION").to_owned(),
+            data: expected_data.clone(),
+            settings: plan::settings(suite, self.facts, stage),
+            started_unix: unix_now(),
+            wall_seconds: 0.0,
+            cpu_seconds: 0.0,
+            peak_memory_bytes: 0,
+            resumed: 0,
+            threads: self.facts.threads,
+            items: 0,
+            metrics: Vec::new(),
+            checkpoint: None,
+            profile: None,
+            files: Vec::new(),
+            warnings: Vec::new(),
+        };
+        Ok(Ready { work, model, result, expected_data })
+    }
+
+    /// Where the checkpoint of a stage is, or why there is none.
+    fn checkpoint(&self, needed: usize) -> Result<PathBuf, (Status, String)> {
+        let state = &self.states[needed];
+        match (&state.result, &state.summary.reason) {
+            (Some(StageResult { checkpoint: Some(checkpoint), .. }), _) => {
+                let path = self.store.directory(&self.plan.stages[needed].directory).join(&checkpoint.path);
+                Ok(std::path::absolute(&path).unwrap_or(path))
+            }
+            (_, reason) => {
+                let reason = reason.as_deref().unwrap_or("its stage has not run");
+                Err((Status::Skipped, format!("there is no checkpoint: {reason}")))
+            }
+        }
+    }
+
+    fn execute(&mut self, number: usize, stage: &PlannedStage, ready: Ready, on_event: &mut dyn FnMut(Event<'_>)) {
+        let total = self.plan.stages.len();
+        let Ready { work, model, mut result, expected_data } = ready;
+        let began = Instant::now();
+        let (directory, resumed) = match self.store.begin(&stage.directory, &stage.key) {
+            Ok(begun) => begun,
+            Err(error) => return self.states[number].ended(Status::Failed, error.to_string()),
+        };
+        let label = stage.label.as_str();
+        on_event(Event::StageStarted { number: number + 1, total, label, kind: stage.kind, resumed });
+        let order = StageOrder {
+            key: stage.key.clone(),
+            directory: std::path::absolute(&directory).unwrap_or_else(|_| directory.clone()),
+            seed: self.suite.seed,
+            threads: self.facts.threads,
+            data: DataAccess { folders: self.folders.clone() },
+            expected_data,
+            work,
+        };
+        let mut log = open_log(&directory);
+        let chatter = log.as_ref().and_then(|log| log.try_clone().ok());
+        let answer = self.ask(stage, &model, order, chatter, &mut |event| match event {
+            WorkerEvent::Progress { done, total: of, what } => {
+                on_event(Event::StageProgress { number: number + 1, total, label, done: *done, of: *of, what });
+            }
+            WorkerEvent::Log { level, message } => {
+                if let Some(log) = &mut log {
+                    // A log that cannot be written costs no result.
+                    let _ = writeln!(log, "[{level:?}] {message}");
+                }
+                on_event(Event::Log { label, level: *level, message });
+            }
+            _ => {}
+        });
+        let state = &mut self.states[number];
+        match answer {
+            Ok(outcome) => {
+                fill(&mut result, outcome);
+                match self.store.commit(&stage.directory, &mut result) {
+                    Ok(()) => return state.done(result),
+                    Err(error) => state.ended(Status::Failed, error.to_string()),
+                }
+            }
+            Err(error) => {
+                let (status, reason) = verdict(error);
+                state.ended(status, reason);
+            }
+        }
+        state.summary.wall_seconds = began.elapsed().as_secs_f64();
+        result.status = state.summary.status.unwrap_or(Status::Failed);
+        result.reason.clone_from(&state.summary.reason);
+        result.wall_seconds = state.summary.wall_seconds;
+        state.summary.directory = Path::new("stages").join(format!("{}.partial", stage.directory));
+        // The reason stands in the run's result in any case.
+        let _ = self.store.note_failure(&stage.directory, &result);
+    }
+
+    /// Has a worker do a stage. A worker that holds the stage's model already is used again.
+    fn ask(
+        &mut self,
+        stage: &PlannedStage,
+        model: &Path,
+        order: StageOrder,
+        log: Option<File>,
+        on_event: &mut dyn FnMut(&WorkerEvent),
+    ) -> Result<StageOutcome, WorkerError> {
+        let backend = stage.backend.unwrap_or(usize::MAX);
+        let fits = self
+            .worker
+            .as_ref()
+            .is_some_and(|h| h.model == model && h.backend == backend && !h.worker.is_dead());
+        if !fits || stage.kind == StageKind::Compress {
+            // The old one first: two models at once may not fit in memory.
+            self.worker = None;
+            let worker = Supervisor::spawn(self.workers)?;
+            self.worker = Some(Held { model: model.to_owned(), backend, worker });
+        }
+        let Some(held) = &mut self.worker else {
+            return Err(WorkerError::Cancelled);
+        };
+        held.worker.set_log(log);
+        let answer = held.worker.call(Request::Stage(Box::new(order)), self.interrupt, on_event);
+        held.worker.set_log(None);
+        match answer {
+            Ok(Answer::Done(outcome)) => Ok(*outcome),
+            Ok(other) => Err(other.unexpected()),
+            Err(error) => {
+                // After a failure its state is anybody's guess.
+                self.worker = None;
+                Err(error)
+            }
+        }
+    }
+
+    fn save(&self, last: bool, on_event: &mut dyn FnMut(Event<'_>)) -> Result<RunResult, SuiteError> {
+        let cells = self.cells();
+        let (overall, faults) = overall(self.suite, &cells);
+        if last {
+            for message in &faults {
+                on_event(Event::Log { label: "", level: Level::Warning, message });
+            }
+        }
+        let interrupted = self.interrupt.stop() && self.states.iter().any(|s| unfinished(&s.summary));
+        let run = RunResult {
+            schema_version: SCHEMA_VERSION,
+            host_version: env!("CARGO_PKG_VERSION").to_owned(),
+            abi_version: format!("{ABI_MAJOR}.{ABI_MINOR}"),
+            suite: self.suite.clone(),
+            machine: super::machine::describe(),
+            started_unix: self.started_unix,
+            wall_seconds: self.started.elapsed().as_secs_f64(),
+            complete: last && !interrupted,
+            interrupted,
+            cells,
+            overall,
+            // What could not be had because the user stopped is no problem of the suite's.
+            problems: if interrupted { Vec::new() } else { self.plan.problems.clone() },
+        };
+        self.store.write_run(&run)?;
+        on_event(Event::Saved(&run));
+        Ok(run)
+    }
+
+    fn cells(&self) -> Vec<Cell> {
+        let suite = self.suite;
+        let backends: Vec<Option<usize>> = match suite.backends.len() {
+            0 => vec![None],
+            n => (0..n).map(Some).collect(),
+        };
+        let methods =
+            suite.dense.then_some(None).into_iter().chain((0..suite.methods.len()).map(Some)).collect::<Vec<_>>();
+        let mut cells = Vec::new();
+        for model in 0..suite.models.len() {
+            for method in &methods {
+                for backend in &backends {
+                    let cell = self.cell(model, *method, *backend);
+                    if !cell.stages.is_empty() {
+                        cells.push(cell);
+                    }
+                }
+            }
+        }
+        cells
+    }
+
+    fn cell(&self, model: usize, method: Option<usize>, backend: Option<usize>) -> Cell {
+        let suite = self.suite;
+        let engine = || suite.engine.as_ref().map_or("", |e| e.label.as_str()).to_owned();
+        let mut cell = Cell {
+            model: suite.models[model].clone(),
+            method: method.map_or(DENSE, |m| &suite.methods[m].label).to_owned(),
+            backend: backend.map_or_else(engine, |b| suite.backends[b].label.clone()),
+            stages: Vec::new(),
+            metrics: Vec::new(),
+            checkpoint: None,
+            weight_bytes: 0,
+            profile: None,
+        };
+        for (stage, state) in self.plan.stages.iter().zip(&self.states) {
+            let ours = stage.model == model && stage.method == method;
+            if !ours || (stage.kind != StageKind::Compress && stage.backend != backend) {
+                continue;
+            }
+            let mut summary = state.summary.clone();
+            summary.task = stage.task.map(|t| suite.tasks[t].clone());
+            let task = summary.task.clone().unwrap_or_else(|| stage.kind.name().to_owned());
+            cell.stages.push(summary);
+            let Some(result) = &state.result else { continue };
+            cell.metrics.extend(
+                result.metrics.iter().map(|m| MetricRecord { task: task.clone(), metric: m.metric.clone() }),
+            );
+            if let Some(checkpoint) = &result.checkpoint {
+                cell.weight_bytes = checkpoint.info.weight_bytes;
+                cell.checkpoint = Some(checkpoint.clone());
+            } else if let Some(info) = &result.model.info
+                && info.bytes_on_disk > 0
+            {
+                cell.weight_bytes = info.bytes_on_disk;
+            }
+            if let Some(profile) = &result.profile {
+                cell.profile = Some(profile.clone());
+            }
+        }
+        cell
+    }
+}
+
+fn unfinished(summary: &StageSummary) -> bool {
+    summary.status.is_none() || summary.status == Some(Status::Cancelled) || {
+        // Facts that the interrupt kept from being gathered.
+        summary.key.is_empty() && summary.status != Some(Status::Done)
+    }
+}
+
+fn open_log(directory: &Path) -> Option<File> {
+    File::options().create(true).append(true).open(directory.join(store::LOG)).ok()
+}
+
+fn fill(result: &mut StageResult, outcome: StageOutcome) {
+    let task = result.task.clone().unwrap_or_else(|| result.kind.name().to_owned());
+    result.status = Status::Done;
+    if let Some(info) = &outcome.model {
+        result.device.clone_from(&info.device);
+    }
+    result.model.info = outcome.model;
+    result.items = outcome.items;
+    result.metrics =
+        outcome.metrics.into_iter().map(|metric| MetricRecord { task: task.clone(), metric }).collect();
+    result.checkpoint = outcome.checkpoint;
+    result.profile = outcome.profile;
+    result.data = outcome.data;
+    result.warnings = outcome.warnings;
+    result.started_unix = outcome.started_unix;
+    result.wall_seconds = outcome.wall_seconds;
+    result.cpu_seconds = outcome.cpu_seconds;
+    result.peak_memory_bytes = outcome.peak_memory_bytes;
+    result.resumed = outcome.resumed;
+}
+
+/// How an unanswered request counts, and why, in one line.
+fn verdict(error: WorkerError) -> (Status, String) {
+    match error {
+        WorkerError::Cancelled | WorkerError::Died(Death::ByUser) => {
+            (Status::Cancelled, "stopped by the user; the next run goes on from here".to_owned())
+        }
+        WorkerError::Skipped(reason) => (Status::Skipped, reason),
+        WorkerError::Failed { message, .. } => {
+            let full = std::io::Error::from_raw_os_error(28);
+            let hint = if message.contains(&full.to_string()) { store::way_out(&full) } else { "" };
+            (Status::Failed, format!("{message}{hint}"))
+        }
+        other => (Status::Failed, other.to_string()),
+    }
+}

@@ -1,0 +1,200 @@
+//! What is to be run: models, methods, backends and tasks, as flags or a suite file say.
+
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// A plugin with its options.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct PluginUse {
+    /// The plugin's id.
+    pub plugin: String,
+    /// The shared object.
+    pub path: PathBuf,
+    /// Options by name, as given: those left out take the plugin's defaults.
+    #[serde(default)]
+    pub options: Map<String, Value>,
+    /// Name in tables, files and folders. Two uses in one suite need two labels.
+    pub label: String,
+}
+
+impl PluginUse {
+    /// A plugin with its default options, labelled by its id.
+    pub fn new(plugin: impl Into<String>, path: impl Into<PathBuf>) -> Self {
+        let plugin = plugin.into();
+        PluginUse { label: plugin.clone(), plugin, path: path.into(), options: Map::new() }
+    }
+}
+
+/// Text from which methods learn the statistics of activations.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Calibration {
+    /// A calibration text by name (`boolq_passages`, `wikitext2`, `wikitext2:validation`) or a file (`text:FILE`).
+    pub text: String,
+    /// How many windows, taken from the beginning of the text without overlap.
+    pub windows: usize,
+    /// Tokens in each window.
+    pub length: usize,
+}
+
+impl Default for Calibration {
+    fn default() -> Self {
+        Calibration { text: crate::tasks::DEFAULT_CALIBRATION.into(), windows: 16, length: 512 }
+    }
+}
+
+/// How runners are timed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct ProfileSpec {
+    /// Prompts at once.
+    pub batch: usize,
+    /// Tokens in each prompt.
+    pub prompt_tokens: usize,
+    /// Tokens to generate for each prompt.
+    pub new_tokens: usize,
+    /// Runs that are not counted.
+    pub warm_up: u32,
+    /// Runs that are counted.
+    pub repetitions: u32,
+}
+
+impl Default for ProfileSpec {
+    fn default() -> Self {
+        ProfileSpec { batch: 1, prompt_tokens: 128, new_tokens: 32, warm_up: 1, repetitions: 5 }
+    }
+}
+
+/// What to run: every model, dense and after every method, on every backend, scored on every task.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Suite {
+    /// Models: an asset's id, a path to a directory or a GGUF file, or `org/name[@revision]` on the hub.
+    pub models: Vec<String>,
+    /// Methods to compress with.
+    pub methods: Vec<PluginUse>,
+    /// Backends to run models with.
+    pub backends: Vec<PluginUse>,
+    /// The backend that opens models for methods; without it, the first of `backends` that has an engine.
+    pub engine: Option<PluginUse>,
+    /// Tasks with their options, for example `arc_easy`, `wikitext2:seqlen=2048` or `text:FILE`. Without any, models are
+    /// compressed and not evaluated.
+    pub tasks: Vec<String>,
+    /// At most so many documents of each task.
+    pub limit: Option<usize>,
+    /// Solved examples before each question.
+    pub shots: usize,
+    /// Seed of all randomness; the default is lm-evaluation-harness's.
+    pub seed: u64,
+    /// Whether to evaluate the model as it is, too, as the baseline.
+    pub dense: bool,
+    /// Calibration text.
+    pub calibration: Calibration,
+    /// Whether to measure speed.
+    pub profile: bool,
+    /// The workload on which speed is measured.
+    pub workload: ProfileSpec,
+    /// Where results go.
+    pub out: PathBuf,
+    /// A folder with data sets in their published layout, searched before anything is fetched.
+    pub data_dir: Option<PathBuf>,
+    /// Threads of a worker; 0: as many as the machine has cores.
+    pub threads: usize,
+    /// A worker that shows no sign of progress for so many seconds is taken for hung and killed; 0: never.
+    pub hang_limit_seconds: u64,
+    /// A worker whose resident memory grows beyond this is killed.
+    pub memory_limit_bytes: Option<u64>,
+}
+
+impl Default for Suite {
+    fn default() -> Self {
+        Suite {
+            models: Vec::new(),
+            methods: Vec::new(),
+            backends: Vec::new(),
+            engine: None,
+            tasks: Vec::new(),
+            limit: None,
+            shots: 0,
+            seed: 1234,
+            dense: true,
+            calibration: Calibration::default(),
+            profile: false,
+            workload: ProfileSpec::default(),
+            out: PathBuf::from("results"),
+            data_dir: None,
+            threads: 0,
+            hang_limit_seconds: 600,
+            memory_limit_bytes: None,
+        }
+    }
+}
+
+impl Suite {
+    /// Threads that a worker may keep busy, at least 1.
+    pub fn thread_budget(&self) -> usize {
+        match self.threads {
+            0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            n => n,
+        }
+    }
+
+    /// What is wrong with the suite in itself, one line each; empty when it can be planned.
+    pub fn faults(&self) -> Vec<String> {
+        let mut faults = Vec::new();
+        if self.models.is_empty() {
+            faults.push("no model is named; give one with --model".to_owned());
+        }
+        if self.methods.is_empty() && !self.dense {
+            faults.push("there is neither a method nor the dense model to run; give --method".to_owned());
+        }
+        if self.backends.is_empty() && (!self.tasks.is_empty() || self.profile) {
+            faults.push("no backend is named; give one with --backend".to_owned());
+        }
+        if self.limit == Some(0) {
+            faults.push("--limit 0 leaves no document to score; leave it out or give 1 or more".to_owned());
+        }
+        if self.calibration.windows == 0 || self.calibration.length == 0 {
+            faults.push("calibration needs at least 1 window of at least 1 token".to_owned());
+        }
+        let workload = &self.workload;
+        if self.profile
+            && (workload.batch == 0
+                || workload.prompt_tokens == 0
+                || workload.new_tokens == 0
+                || workload.repetitions == 0)
+        {
+            faults.push(
+                "the workload for profiling needs at least 1 prompt, prompt token, new token and repetition"
+                    .to_owned(),
+            );
+        }
+        for (kind, uses) in [("method", &self.methods), ("backend", &self.backends)] {
+            for (at, one) in uses.iter().enumerate() {
+                if one.label.is_empty() {
+                    faults.push(format!("{kind} {} has an empty label", one.plugin));
+                }
+                if kind == "method" && one.label == super::plan::DENSE {
+                    faults.push(format!(
+                        "a method is labelled `{}`, which names the uncompressed model; label it otherwise",
+                        super::plan::DENSE
+                    ));
+                }
+                if uses[..at].iter().any(|other| other.label == one.label) {
+                    faults.push(format!("two {kind}s are labelled `{}`; label one otherwise", one.label));
+                }
+            }
+        }
+        for (what, list) in [("model", &self.models), ("task", &self.tasks)] {
+            for (at, one) in list.iter().enumerate() {
+                if list[..at].contains(one) {
+                    faults.push(format!("{what} `{one}` is named twice"));
+                }
+            }
+        }
+        faults
+    }
+}

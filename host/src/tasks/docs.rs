@@ -1,0 +1,460 @@
+//! Prepared tasks: documents with their prompts, or a text.
+
+use super::items::ItemResult;
+use super::prompt;
+use super::sampler::PythonRandom;
+use super::table::{Choices, Pool, TaskKind};
+use super::{Task, TaskError, TaskOptions, mmlu_category};
+use crate::assets::{AssetError, Obtained, ProgressFn, Record, Store, sha256_hex};
+use crate::metrics::{MetricValue, of_items};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// A request in words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// What is given.
+    pub context: Arc<str>,
+    /// What is scored.
+    pub continuation: String,
+}
+
+/// A question with its choices.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Doc {
+    /// The data set's identifier, or the row's number where it has none.
+    pub id: String,
+    /// The row's number in its data set (in its subject, for MMLU), from 0.
+    pub index: usize,
+    /// Subject, where the task has several.
+    pub subset: Option<String>,
+    /// One request per choice.
+    pub requests: Vec<Request>,
+    /// Characters of each choice, by which `acc_norm` divides.
+    pub lengths: Vec<usize>,
+    /// Index of the right choice.
+    pub target: usize,
+}
+
+/// Data that a prepared task uses.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct DataUse {
+    /// Asset, or the path of a text file.
+    pub asset: String,
+    /// Part of the asset.
+    pub part: String,
+    /// `evaluation` or `examples`.
+    pub role: String,
+    /// SHA-256 of the data, the same whatever source gave them.
+    pub sha256: String,
+    /// Where they came from this time.
+    pub source: String,
+    /// What a user should know about them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+}
+
+pub(crate) enum Body {
+    Choice(Vec<Doc>),
+    Stream { text: String, seqlen: usize },
+}
+
+/// A task with its data.
+pub struct Prepared {
+    pub(crate) task: Task,
+    /// The task's name.
+    pub name: String,
+    /// What was asked of it.
+    pub options: TaskOptions,
+    /// The data that it uses.
+    pub data: Vec<DataUse>,
+    pub(crate) body: Body,
+}
+
+impl std::fmt::Debug for Prepared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Prepared").field("name", &self.name).field("data", &self.data).finish_non_exhaustive()
+    }
+}
+
+fn data_use(obtained: &Obtained, role: &str) -> DataUse {
+    DataUse {
+        asset: obtained.asset.clone(),
+        part: obtained.part.clone(),
+        role: role.to_owned(),
+        sha256: obtained.sha256.clone(),
+        source: obtained.source.clone(),
+        note: obtained.note.clone(),
+    }
+}
+
+impl Task {
+    /// Fetches the task's data and builds its prompts.
+    ///
+    /// # Errors
+    /// Where an option does not fit the task, or the data cannot be had.
+    pub fn prepare(
+        &self,
+        store: &Store,
+        options: &TaskOptions,
+        progress: &ProgressFn<'_>,
+    ) -> Result<Prepared, TaskError> {
+        self.check(options)?;
+        let mut data = Vec::new();
+        let body = match self.spec.kind {
+            TaskKind::Perplexity { seqlen } => {
+                let text = match &self.path {
+                    Some(path) => {
+                        let (text, used) = read_text(path)?;
+                        data.push(used);
+                        text
+                    }
+                    None => {
+                        let obtained = store.obtain(self.spec.data.0, self.spec.data.1, progress)?;
+                        data.push(data_use(&obtained, "evaluation"));
+                        join(&obtained.records)
+                    }
+                };
+                Body::Stream { text, seqlen: options.seqlen.unwrap_or(seqlen) }
+            }
+            TaskKind::Choice { pools, .. } => {
+                let obtained = store.obtain(self.spec.data.0, self.spec.data.1, progress)?;
+                data.push(data_use(&obtained, "evaluation"));
+                let examples = if options.shots == 0 {
+                    None
+                } else {
+                    Some(self.examples(store, pools, &mut data, progress)?)
+                };
+                Body::Choice(self.docs(&obtained.records, options, examples)?)
+            }
+        };
+        Ok(Prepared { task: self.clone(), name: self.name(), options: options.clone(), data, body })
+    }
+
+    fn refuse<T>(&self, what: impl Into<String>) -> Result<T, TaskError> {
+        Err(TaskError::Option { task: self.name(), what: what.into() })
+    }
+
+    fn check(&self, options: &TaskOptions) -> Result<(), TaskError> {
+        if options.limit == Some(0) {
+            return self.refuse("a limit of 0 leaves nothing to measure; give 1 or more");
+        }
+        match self.spec.kind {
+            TaskKind::Perplexity { .. } => {
+                if options.seqlen.is_some_and(|seqlen| seqlen < 2) {
+                    return self
+                        .refuse("seqlen must be 2 or more: one token is given, the others are predicted");
+                }
+                if options.shots > 0 {
+                    return self.refuse("perplexity takes no solved examples; leave shots at 0");
+                }
+            }
+            TaskKind::Choice { .. } if options.seqlen.is_some() => {
+                return self.refuse("seqlen is an option of perplexity tasks only");
+            }
+            TaskKind::Choice { .. } => {}
+        }
+        Ok(())
+    }
+
+    /// The first pool of solved examples that can be had. A pool that no source has is passed over, and the data's note says so.
+    fn examples(
+        &self,
+        store: &Store,
+        pools: &[Pool],
+        data: &mut Vec<DataUse>,
+        progress: &ProgressFn<'_>,
+    ) -> Result<Examples, TaskError> {
+        let mut missing: Vec<&str> = Vec::new();
+        for (i, pool) in pools.iter().enumerate() {
+            let part = match pool {
+                Pool::Evaluated => {
+                    let mut used = data[0].clone();
+                    used.role = "examples".to_owned();
+                    used.note = missing_note(&missing);
+                    data.push(used);
+                    return Ok(Examples { pool: *pool, records: None });
+                }
+                Pool::Drawn(part) | Pool::DrawnWithSpare(part) | Pool::First(part) => part,
+            };
+            match store.obtain(self.spec.data.0, part, progress) {
+                Ok(obtained) => {
+                    let mut used = data_use(&obtained, "examples");
+                    used.note = used.note.or_else(|| missing_note(&missing));
+                    data.push(used);
+                    return Ok(Examples { pool: *pool, records: Some(obtained.records) });
+                }
+                Err(AssetError::NoSource { .. }) if i + 1 < pools.len() => missing.push(part),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.refuse("has no solved examples; leave shots at 0")
+    }
+
+    fn docs(
+        &self,
+        records: &[Record],
+        options: &TaskOptions,
+        examples: Option<Examples>,
+    ) -> Result<Vec<Doc>, TaskError> {
+        let mut docs = Vec::new();
+        let mut random = PythonRandom::new(options.seed);
+        let limit = options.limit.unwrap_or(usize::MAX);
+        let mut counts: std::collections::HashMap<&str, usize> = std::collections::HashMap::new();
+        for record in records {
+            let subject = match record {
+                Record::Question(q) => q.subject.as_str(),
+                _ => "",
+            };
+            if self.subject.is_some_and(|wanted| wanted != subject) {
+                continue;
+            }
+            let count = counts.entry(subject).or_default();
+            let index = *count;
+            *count += 1;
+            if index >= limit {
+                continue;
+            }
+            let shots = match &examples {
+                None => String::new(),
+                Some(examples) => self.shots(examples, records, record, options.shots, &mut random)?,
+            };
+            docs.push(self.doc(record, index, subject, &shots));
+        }
+        if docs.is_empty() {
+            return self.refuse("its data hold no document");
+        }
+        Ok(docs)
+    }
+
+    /// The solved examples before one question, each ended by an empty line.
+    fn shots(
+        &self,
+        examples: &Examples,
+        evaluated: &[Record],
+        record: &Record,
+        shots: usize,
+        random: &mut PythonRandom,
+    ) -> Result<String, TaskError> {
+        let too_few = |found: usize| {
+            self.refuse(format!("{shots} solved examples asked for, but only {found} are there"))
+        };
+        let chosen: Vec<&Record> = match (examples.pool, &examples.records) {
+            (Pool::First(_), Some(pool)) => {
+                let same: Vec<&Record> =
+                    pool.iter().filter(|r| subject(r) == subject(record)).take(shots).collect();
+                if same.len() < shots {
+                    return too_few(same.len());
+                }
+                same
+            }
+            (Pool::Drawn(_), Some(pool)) => {
+                if pool.len() < shots {
+                    return too_few(pool.len());
+                }
+                random.sample(pool.len(), shots).into_iter().map(|i| &pool[i]).collect()
+            }
+            (_, pool) => {
+                let pool = pool.as_deref().unwrap_or(evaluated);
+                if pool.len() <= shots {
+                    return too_few(pool.len().saturating_sub(1));
+                }
+                // One more than asked for, so that enough are left without the question itself.
+                let drawn = random.sample(pool.len(), shots + 1).into_iter().map(|i| &pool[i]);
+                let others: Vec<&Record> = drawn.filter(|other| *other != record).take(shots).collect();
+                if others.len() < shots {
+                    return self.refuse(
+                        "its examples repeat the question at hand more than once; ask for fewer shots",
+                    );
+                }
+                others
+            }
+        };
+        Ok(chosen.into_iter().map(|r| self.solved(r)).collect())
+    }
+
+    fn solved(&self, record: &Record) -> String {
+        let options = prompt::options(record);
+        let target = prompt::target(record);
+        let right = options.get(target).map_or("", String::as_str);
+        match self.spec.kind {
+            TaskKind::Choice { choices, prompt: template, .. } => match choices {
+                Choices::Fillings => format!("{right} {}\n\n", prompt::after_blank(record)),
+                Choices::Options => {
+                    format!("{} {right}\n\n", prompt::fill(template, |name| prompt::field(record, name)))
+                }
+                Choices::Letters => {
+                    format!(
+                        "{} {}\n\n",
+                        prompt::fill(template, |name| prompt::field(record, name)),
+                        letter(target)
+                    )
+                }
+            },
+            TaskKind::Perplexity { .. } => String::new(),
+        }
+    }
+
+    fn doc(&self, record: &Record, index: usize, subject: &str, shots: &str) -> Doc {
+        let options = prompt::options(record);
+        let id = match record {
+            Record::Question(q) if !q.id.is_empty() => q.id.clone(),
+            Record::Endings(e) => e.ind.to_string(),
+            _ => index.to_string(),
+        };
+        let mut doc = Doc {
+            id,
+            index,
+            subset: (!subject.is_empty()).then(|| subject.to_owned()),
+            requests: Vec::new(),
+            lengths: options.iter().map(|option| option.chars().count()).collect(),
+            target: prompt::target(record),
+        };
+        let TaskKind::Choice { choices, description, prompt: template, .. } = self.spec.kind else {
+            return doc;
+        };
+        let head = format!("{}{shots}", prompt::fill(description, |name| prompt::field(record, name)));
+        if choices == Choices::Fillings {
+            let continuation = format!(" {}", prompt::after_blank(record));
+            doc.requests = options
+                .iter()
+                .map(|option| Request {
+                    context: format!("{head}{option}").into(),
+                    continuation: continuation.clone(),
+                })
+                .collect();
+            return doc;
+        }
+        let context: Arc<str> =
+            format!("{head}{}", prompt::fill(template, |name| prompt::field(record, name))).into();
+        let texts = match choices {
+            Choices::Letters => (0..options.len()).map(letter).collect(),
+            _ => options,
+        };
+        doc.lengths = texts.iter().map(|text| text.chars().count()).collect();
+        doc.requests = texts
+            .into_iter()
+            .map(|text| Request { context: Arc::clone(&context), continuation: format!(" {text}") })
+            .collect();
+        doc
+    }
+}
+
+/// Solved examples, or `None` for the evaluated part itself.
+struct Examples {
+    pool: Pool,
+    records: Option<Vec<Record>>,
+}
+
+fn missing_note(missing: &[&str]) -> Option<String> {
+    (!missing.is_empty()).then(|| format!("{} could not be had", missing.join(", ")))
+}
+
+fn subject(record: &Record) -> &str {
+    match record {
+        Record::Question(q) => &q.subject,
+        _ => "",
+    }
+}
+
+fn letter(i: usize) -> String {
+    // A question has at most a handful of options.
+    char::from(b'A' + u8::try_from(i.min(25)).unwrap_or_default()).to_string()
+}
+
+/// Rows as one text, as GPTQ's and LLMCBench's protocol joins them.
+pub(crate) fn join(records: &[Record]) -> String {
+    let rows: Vec<&str> = records
+        .iter()
+        .map(|record| match record {
+            Record::Text(t) => t.text.as_str(),
+            _ => "",
+        })
+        .collect();
+    rows.join("\n\n")
+}
+
+/// A text file of the user's, as it is.
+pub(crate) fn read_text(path: &std::path::Path) -> Result<(String, DataUse), AssetError> {
+    let bytes = std::fs::read(path).map_err(|e| AssetError::io("read", path, e))?;
+    let sha256 = sha256_hex(&bytes);
+    let name = path.display().to_string();
+    let text = String::from_utf8(bytes).map_err(|e| {
+        let line =
+            1 + e.as_bytes()[..e.utf8_error().valid_up_to()].iter().filter(|b| **b == b'\n').count() as u64;
+        AssetError::data(name.clone(), Some(line), "is not UTF-8")
+    })?;
+    let used = DataUse {
+        asset: name.clone(),
+        part: String::new(),
+        role: "evaluation".to_owned(),
+        sha256,
+        source: name,
+        note: None,
+    };
+    Ok((text, used))
+}
+
+impl Prepared {
+    /// The task's definition.
+    #[must_use]
+    pub fn spec(&self) -> &'static super::TaskSpec {
+        self.task.spec
+    }
+
+    /// The documents; none for perplexity.
+    #[must_use]
+    pub fn docs(&self) -> &[Doc] {
+        match &self.body {
+            Body::Choice(docs) => docs,
+            Body::Stream { .. } => &[],
+        }
+    }
+
+    /// The text whose perplexity is measured; `None` for choices.
+    #[must_use]
+    pub fn text(&self) -> Option<&str> {
+        match &self.body {
+            Body::Choice(_) => None,
+            Body::Stream { text, .. } => Some(text),
+        }
+    }
+
+    /// Tokens of a window; `None` for choices.
+    #[must_use]
+    pub fn seqlen(&self) -> Option<usize> {
+        match self.body {
+            Body::Choice(_) => None,
+            Body::Stream { seqlen, .. } => Some(seqlen),
+        }
+    }
+
+    /// Everything of the task that decides its results, as one hash for content keys: definition's version, options, data. Where data came
+    /// from does not count, only what they are.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        let mut text = format!(
+            "task {} version {} limit {:?} shots {} seed {} seqlen {:?}",
+            self.task.spec.id,
+            self.task.spec.version,
+            self.options.limit,
+            self.options.shots,
+            // Without examples the seed decides nothing.
+            if self.options.shots == 0 { 0 } else { self.options.seed },
+            self.seqlen(),
+        );
+        if let Some(subject) = self.task.subject {
+            text.push_str(&format!(" subject {subject}"));
+        }
+        for data in &self.data {
+            text.push_str(&format!("\n{} {} {}", data.role, data.part, data.sha256));
+        }
+        sha256_hex(text.as_bytes())
+    }
+
+    /// The task's numbers from its items: the headline's whole-task value first among those of its name.
+    #[must_use]
+    pub fn metrics(&self, items: &[ItemResult]) -> Vec<MetricValue> {
+        of_items(items, mmlu_category)
+    }
+}

@@ -1,0 +1,87 @@
+//! What a stage cost: time and memory, over all its attempts.
+
+use std::path::Path;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+/// Processor seconds of this process so far, user and system, all threads.
+pub(super) fn cpu_seconds() -> f64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9
+}
+
+/// Makes the peak of resident memory start again from what is resident now. Where the kernel refuses, the peak stays that of the process's
+/// whole life, which is never too low.
+pub(super) fn reset_peak_memory() {
+    let _ = std::fs::write("/proc/self/clear_refs", "5");
+}
+
+/// A line of `/proc/<pid>/status` in bytes; those lines are in KiB.
+pub(super) fn status_bytes(pid: &str, field: &str) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|l| l.strip_prefix(field)?.strip_prefix(':'))?;
+    line.trim().trim_end_matches("kB").trim().parse::<u64>().ok().map(|kib| kib * 1024)
+}
+
+/// Largest resident memory of this process since [`reset_peak_memory`].
+pub(super) fn peak_memory_bytes() -> u64 {
+    status_bytes("self", "VmHWM").unwrap_or(0)
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct Attempts {
+    started_unix: f64,
+    wall_seconds: f64,
+    cpu_seconds: f64,
+    peak_memory_bytes: u64,
+    attempts: u32,
+}
+
+/// Counts what a stage costs and keeps it in the stage's directory, so that an interrupted attempt is not forgotten.
+pub(crate) struct Usage {
+    file: std::path::PathBuf,
+    before: Attempts,
+    started: Instant,
+    cpu_at_start: f64,
+}
+
+impl Usage {
+    /// Starts counting an attempt.
+    pub(crate) fn start(directory: &Path) -> Self {
+        reset_peak_memory();
+        let file = directory.join("attempts.json");
+        let before = std::fs::read(&file).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64());
+        let before = before.unwrap_or(Attempts { started_unix: now, ..Attempts::default() });
+        Usage { file, before, started: Instant::now(), cpu_at_start: cpu_seconds() }
+    }
+
+    fn total(&self) -> Attempts {
+        Attempts {
+            started_unix: self.before.started_unix,
+            wall_seconds: self.before.wall_seconds + self.started.elapsed().as_secs_f64(),
+            cpu_seconds: self.before.cpu_seconds + (cpu_seconds() - self.cpu_at_start).max(0.0),
+            peak_memory_bytes: self.before.peak_memory_bytes.max(peak_memory_bytes()),
+            attempts: self.before.attempts + 1,
+        }
+    }
+
+    /// Keeps the count so far. Losing it costs no result, so a failure to write is left to the writes that matter.
+    pub(crate) fn keep(&self) {
+        if let Ok(json) = serde_json::to_vec(&self.total()) {
+            let _ = crate::suite::store::write_atomically(&self.file, &json);
+        }
+    }
+
+    /// Fills the counts into an outcome and forgets the file.
+    pub(crate) fn finish(&self, outcome: &mut super::protocol::StageOutcome) {
+        let total = self.total();
+        outcome.started_unix = total.started_unix;
+        outcome.wall_seconds = total.wall_seconds;
+        outcome.cpu_seconds = total.cpu_seconds;
+        outcome.peak_memory_bytes = total.peak_memory_bytes;
+        outcome.resumed = self.before.attempts;
+        let _ = std::fs::remove_file(&self.file);
+    }
+}
