@@ -376,8 +376,13 @@ extern "C" fn open_engine<E: Engine>(
     error_to_abi(catch("open_engine", || {
         let options = parse("options", options.as_str())?;
         let engine = E::open(Path::new(model.as_str()), options, &Host::from_abi(host))?;
-        Ok(AbiEngine_TO::from_ptr(RBox::new(Guarded::new(engine)), TD_Opaque))
+        Ok(engine_box(engine))
     }))
+}
+
+/// An engine of this very program behind the ABI, with panics caught as in a plugin.
+pub(crate) fn engine_box<E: Engine>(engine: E) -> AbiEngineBox {
+    AbiEngine_TO::from_ptr(RBox::new(Guarded::new(engine)), TD_Opaque)
 }
 
 extern "C" fn open_runner<R: Runner>(

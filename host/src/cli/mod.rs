@@ -31,8 +31,8 @@ use flags::GlobalFlags;
 const EXAMPLES: &str = "\
 Examples:
   llmcb-host --plugin libgptq.so
-      benchmarks one plugin: default model, embedded backend, default tasks, the dense model beside it
-  llmcb-host run --method gptq:bits=4,group_size=128 --method wanda:sparsity=0.5 --tasks arc_easy,piqa --limit 200
+      benchmarks one plugin on the default model and tasks, the dense model beside it
+  llmcb-host run --method gptq:bits=4 --method wanda:sparsity=0.5 --tasks arc_easy,piqa
       compares two methods on two tasks
   llmcb-host plugins info gptq
       what a plugin does, and all its options

@@ -19,9 +19,10 @@ use crate::stage::check::{CHECKS, Outcome};
 use crate::worker::{self, WorkerError, WorkerOptions};
 
 const EXAMPLES: &str = "\
-Plugins are looked for, in this order: files given with --plugin; folders given with --plugin-dir; the folders of LLMCB_PLUGIN_PATH
-(separated by colons); the program's own folder and its `plugins` folder; the user's data folder. The first with an id wins. Plugins are
-native code and are trusted like any program: they run in a process of their own against faults, not against malice.
+Plugins are looked for, in this order: files given with --plugin; folders given with --plugin-dir; the folders of LLMCB_PLUGIN_PATH \
+(separated by colons); the program's own folder and its `plugins` folder; the user's data folder. The first with an id wins.
+
+Plugins are native code and are trusted like any program: they run in a process of their own against faults, not against malice.
 
 Examples:
   llmcb-host plugins list
@@ -29,8 +30,8 @@ Examples:
   llmcb-host plugins check target/release/libmine.so";
 
 const CHECK_EXAMPLES: &str = "\
-Each check runs in a process of its own, so that one that crashes stops no other. Every line reads passed, failed, crashed or skipped, the
-check's name, and why.
+Each check runs in a process of its own, so that one that crashes stops no other. Every line reads passed, failed, crashed or skipped, \
+the check's name, and why.
 
 Examples:
   llmcb-host plugins check target/release/libmine.so
@@ -63,7 +64,7 @@ enum Action {
     Info {
         /// Id of a plugin on the plugin path, or a plugin file
         #[arg(value_name = "ID|FILE")]
-        plugin: String,
+        id: String,
         /// Print the descriptor as JSON, options as a JSON Schema
         #[arg(long)]
         json: bool,
@@ -114,7 +115,7 @@ pub fn catalog(global: &GlobalFlags) -> Result<Catalog, Failure> {
 pub fn run(global: &GlobalFlags, command: PluginsCommand) -> Result<ExitCode, Failure> {
     match command.action {
         Action::List { json } => list(global, json),
-        Action::Info { plugin, json } => show(global, &plugin, json),
+        Action::Info { id, json } => show(global, &id, json),
         Action::Check { file, json } => check_file(global, &file, json),
     }
 }

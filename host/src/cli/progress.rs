@@ -70,7 +70,8 @@ impl ProgressView {
             return;
         }
         let due = self.last_line.is_none_or(|last| last.elapsed() >= LINE_EVERY);
-        let text = format!("{}: {what} {done}/{total}", self.title);
+        let count = if total > 0 { format!(" {done}/{total}") } else { String::new() };
+        let text = format!("{}:{count} {what}", self.title);
         if due && text != self.last_text {
             self.line(&text);
             self.last_text = text;

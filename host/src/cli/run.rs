@@ -13,18 +13,18 @@ use crate::suite::spec::{PluginUse, Suite};
 use crate::tasks::DEFAULT_CALIBRATION;
 
 const EXAMPLES: &str = "\
-A run compresses every model with every method, scores it on every backend and task, and does the same with the dense model as the baseline.
-Results are kept in --out: results.csv and run.json, and a folder per stage with its result.json, one JSON line per item, and the
-checkpoint a method made. What is done already, with the same files and settings, is not done again.
+A run compresses every model with every method, scores it on every backend and task, and does the same with the dense model as the \
+baseline. Results are kept in --out: the table and results.csv, run.json, and a folder per stage with its result.json, one JSON line \
+per item, and the checkpoint a method made. What is done already, with the same files and settings, is not done again.
 
 Examples:
   llmcb-host run --method gptq:bits=4,group_size=128 --method rtn:bits=4
       two methods on the default model and tasks
-  llmcb-host run --model ./llama --method wanda:sparsity=0.5 --tasks wikitext2,arc_easy --limit 200 --out results/wanda
-      a model of one's own, two tasks, 200 documents each
+  llmcb-host run --model ./llama --method wanda:sparsity=0.5 --tasks wikitext2,arc_easy
+      a model of one's own, two tasks
   llmcb-host run --method gptq --tasks text:notes.txt --calibration notes-train.txt
       calibration and perplexity on one's own text
-  llmcb-host run --method gptq --dry-run
+  llmcb-host run --method gptq --limit 100 --dry-run
       what would be done, and what is done already
 
 Exit codes: 0 all done, 1 a stage failed (the others were run), 2 nothing was run because something named is wrong, 130 stopped";
@@ -32,8 +32,9 @@ Exit codes: 0 all done, 1 a stage failed (the others were run), 2 nothing was ru
 /// Documents per task in a plugin's default benchmark: minutes, not hours, on a small machine.
 const QUICK_LIMIT: usize = 100;
 
-/// Documents per subject of MMLU there, which has 57 of them.
-const QUICK_MMLU: &str = "mmlu:limit=2";
+/// Tasks whose documents are many or long have limits of their own there: MMLU's is for each of 57 subjects, perplexity's counts windows of
+/// 2048 tokens.
+const QUICK_TASKS: [(&str, &str); 2] = [("mmlu", "mmlu:limit=1"), ("squad_passages", "squad_passages:limit=8")];
 
 /// Compress models with methods and score them on tasks, the dense model beside them
 #[derive(Debug, Args)]
@@ -110,7 +111,10 @@ pub fn default_benchmark(global: &GlobalFlags) -> Result<ExitCode, Failure> {
         models: request::models(&[]),
         methods,
         backends,
-        tasks: tasks.into_iter().map(|task| if task == "mmlu" { QUICK_MMLU } else { task }.to_owned()).collect(),
+        tasks: tasks
+            .into_iter()
+            .map(|task| QUICK_TASKS.iter().find(|(name, _)| *name == task).map_or(task, |(_, quick)| quick).to_owned())
+            .collect(),
         limit: Some(QUICK_LIMIT),
         calibration: crate::suite::spec::Calibration { text: DEFAULT_CALIBRATION.to_owned(), ..Default::default() },
         ..Suite::default()

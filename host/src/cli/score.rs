@@ -11,7 +11,7 @@ use crate::report::text_table::TextTable;
 use crate::tracks::{ScoreTableOptions, TableScore, score_table};
 
 const EXAMPLES: &str = "\
-The table is CSV with the columns method, setting (may be left out), model and the track's columns, or JSON: a list of
+The table is CSV with the columns method, setting (may be left out), model and the track's columns, or JSON: a list of \
 {\"method\": ..., \"setting\": ..., \"models\": {MODEL: {COLUMN: NUMBER}}}. One row per model must be the dense model's.
 
   method,setting,model,MMLU,ARC-c,WikiText2

@@ -234,15 +234,16 @@ impl SearchPath {
                 }
             }
         }
-        let stems: Vec<String> = self
+        // Names are compared without what all of them share, or everything short would resemble everything.
+        let core = |file: &str| file.trim_start_matches("lib").trim_end_matches(".so").replace('-', "_");
+        let cores: Vec<String> = self
             .places
             .iter()
             .flat_map(|place| candidates(&place.folder).unwrap_or_default())
-            .filter_map(|path| Some(path.file_name()?.to_str()?.to_owned()))
+            .filter_map(|path| Some(core(path.file_name()?.to_str()?)))
             .collect();
-        let wanted = names.last().map_or(name, String::as_str);
-        let near = nearest(wanted, stems.iter().map(String::as_str));
-        let hint = near.first().map(|near| format!(" (there is `{near}`)")).unwrap_or_default();
+        let near = nearest(&core(name), cores.iter().map(String::as_str));
+        let hint = near.first().map(|near| format!(" (there is `lib{near}.so`)")).unwrap_or_default();
         Err(DiscoveryError::NoFile { name: name.to_owned(), hint, searched: self.searched() })
     }
 

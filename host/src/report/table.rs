@@ -6,7 +6,7 @@ use super::facts::Facts;
 use super::numbers::{bytes, count, score_and_error, seconds};
 use super::text_table::TextTable;
 use crate::metrics::MetricValue;
-use crate::suite::plan::DENSE;
+use crate::suite::plan::{DENSE, model_name};
 use crate::suite::result::{Cell, OverallMetric, RunResult, StageKind, StageSummary, Status};
 use crate::tasks;
 
@@ -54,7 +54,7 @@ pub fn render(run: &RunResult, facts: &Facts, width: usize) -> String {
 
 /// The last part of a path, or the name itself.
 fn short_name(model: &str) -> String {
-    model.trim_end_matches('/').rsplit('/').next().unwrap_or(model).to_owned()
+    model_name(model).to_owned()
 }
 
 /// Lines of at most `width` characters; what is continued is indented.
@@ -93,7 +93,7 @@ impl Footnotes {
 }
 
 enum Column {
-    Score { task: String, metric: String, higher_is_better: bool },
+    Score { task: String, shown: String, metric: String, higher_is_better: bool },
     Overall { name: String },
     Speed { metric: String },
     Size,
@@ -117,7 +117,14 @@ fn columns(run: &RunResult) -> Vec<Column> {
             scored.push(task.clone());
         }
     }
-    for task in scored {
+    // A task's options are in the notes, unless they are what tells two columns apart.
+    let base = |task: &str| match task.split_once(':') {
+        Some((name, _)) if name != "text" => name.to_owned(),
+        _ => short_name(task),
+    };
+    for task in scored.clone() {
+        let alone = scored.iter().filter(|other| base(other) == base(&task)).count() == 1;
+        let shown = if alone { base(&task) } else { short_name(&task) };
         let measured: Vec<&MetricValue> = run
             .cells
             .iter()
@@ -128,7 +135,7 @@ fn columns(run: &RunResult) -> Vec<Column> {
         let name = headline(&task).or_else(|| measured.first().map(|m| m.name.as_str())).unwrap_or("score").to_owned();
         let higher_is_better =
             measured.iter().find(|m| m.name == name).map_or(name != "perplexity", |m| m.higher_is_better);
-        columns.push(Column::Score { task, metric: name, higher_is_better });
+        columns.push(Column::Score { task, shown, metric: name, higher_is_better });
     }
     if let Some(name) = overall_name(run) {
         columns.push(Column::Overall { name });
@@ -206,8 +213,8 @@ fn indistinct(one: &MetricValue, other: &MetricValue) -> bool {
 impl Column {
     fn title(&self) -> String {
         match self {
-            Column::Score { task, metric, higher_is_better } => {
-                format!("{}\n{metric} {}", short_name(task), if *higher_is_better { "↑" } else { "↓" })
+            Column::Score { shown, metric, higher_is_better, .. } => {
+                format!("{shown}\n{metric} {}", if *higher_is_better { "↑" } else { "↓" })
             }
             Column::Overall { name } => format!("{name} ↑\ntrack 1"),
             Column::Speed { metric } => {

@@ -2,11 +2,8 @@
 
 use comfy_table::{CellAlignment, ContentArrangement, LineStyle, Table, TableStyle};
 
-/// Lines above, under the header and below; columns are set apart by blanks.
-const STYLE: TableStyle = TableStyle::new()
-    .top_border(LineStyle::none().fill('─'))
-    .header_separator(LineStyle::none().fill('─'))
-    .bottom_border(LineStyle::none().fill('─'));
+/// One line under the header; columns are set apart by blanks.
+const STYLE: TableStyle = TableStyle::new().header_separator(LineStyle::none().fill('─'));
 
 /// A table of text. The first `keys` columns name a row and are repeated where the table is continued.
 #[derive(Clone, Debug, Default)]

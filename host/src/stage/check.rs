@@ -139,16 +139,16 @@ fn schema(plugin: &LoadedPlugin) -> Checked {
 
 fn defaults(plugin: &LoadedPlugin) -> Checked {
     for role in &plugin.descriptor().roles {
-        let complete = plugin.normalize_options(&role.role, &json!({})).map_err(|e| {
-            fail(format!("the {} refuses to take its defaults: {e}", role.role))
-        })?;
+        let complete = plugin
+            .normalize_options(&role.role, &json!({}))
+            .map_err(|e| fail(format!("the {} refuses to take its defaults: {e}", role.role)))?;
         let validator = jsonschema::validator_for(&role.options).map_err(fail)?;
         if let Some(error) = validator.iter_errors(&complete).next() {
             return Err(fail(format!("defaults of the {} do not fit its own schema: {error}", role.role)));
         }
-        let again = plugin.normalize_options(&role.role, &complete).map_err(|e| {
-            fail(format!("the {} refuses its own complete options: {e}", role.role))
-        })?;
+        let again = plugin
+            .normalize_options(&role.role, &complete)
+            .map_err(|e| fail(format!("the {} refuses its own complete options: {e}", role.role)))?;
         if again != complete {
             return Err(fail(format!("options of the {} change when completed twice", role.role)));
         }
@@ -232,7 +232,10 @@ fn determinism(plugin: &LoadedPlugin) -> Checked {
     for ((name, a), (_, b)) in first.iter().zip(&second) {
         let different = a.iter().zip(b).filter(|(a, b)| a != b).count();
         if different > 0 {
-            return Err(fail(format!("{different} of {} weights of {name} differ between two runs", a.len())));
+            return Err(fail(format!(
+                "{different} of {} weights of {name} differ between two runs",
+                a.len()
+            )));
         }
     }
     Ok(String::new())
@@ -263,7 +266,8 @@ fn panic_safety(plugin: &LoadedPlugin) -> Checked {
             Err(_) => {}
         }
         // The plugin as a whole must have survived.
-        run_method(plugin, Mood::Well, 0).map_err(|e| fail(format!("after a panic it no longer works: {e}")))?;
+        run_method(plugin, Mood::Well, 0)
+            .map_err(|e| fail(format!("after a panic it no longer works: {e}")))?;
     }
     Ok(String::new())
 }
@@ -281,6 +285,8 @@ mod tests {
             let Outcome::Failed { why } = run(&file, name) else { panic!("{name} must fail") };
             assert!(why.contains("x.so") && !why.contains('\n'), "{name}: {why}");
         }
-        assert!(matches!(run(&file, "nonsense"), Outcome::Failed { why } if why.contains("no check is called")));
+        assert!(
+            matches!(run(&file, "nonsense"), Outcome::Failed { why } if why.contains("no check is called"))
+        );
     }
 }

@@ -39,7 +39,8 @@ fn finished_blocks(directory: &Path) -> usize {
 }
 
 pub(super) fn run(order: &StageOrder, services: &Arc<Services>, usage: &Usage) -> Result<StageOutcome> {
-    let Work::Compress { model, engine: engine_order, method: method_order, calibration } = &order.work else {
+    let Work::Compress { model, engine: engine_order, method: method_order, calibration } = &order.work
+    else {
         return Err(Error::failed("not a compress stage"));
     };
     let mut outcome = StageOutcome::default();

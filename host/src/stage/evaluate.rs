@@ -13,7 +13,9 @@ use serde::{Deserialize, Serialize};
 use super::{data_name, fetch_progress, store};
 use crate::metrics::real;
 use crate::suite::store as files;
-use crate::tasks::{self, Encode, EncodeError, Prepared, Requests, Task, TaskError, TaskOptions, TokenRequest};
+use crate::tasks::{
+    self, Encode, EncodeError, Prepared, Requests, Task, TaskError, TaskOptions, TokenRequest,
+};
 use crate::worker::protocol::{StageOrder, StageOutcome, Work};
 use crate::worker::{Services, Usage};
 
@@ -46,7 +48,8 @@ pub fn parse_task(line: &str, limit: Option<usize>, shots: usize, seed: u64) -> 
         !text.is_empty() && text.split(',').all(|part| part.split_once('=').is_some_and(|(k, _)| is_name(k)))
     };
     let (name, given) = match line.rsplit_once(':') {
-        Some((name, options)) if is_options(options) => (name, options),
+        // `text:a=b.txt` names a file and has no options.
+        Some((name, options)) if name != "text" && is_options(options) => (name, options),
         _ => (line, ""),
     };
     let task = tasks::lookup(name)?;
@@ -57,9 +60,9 @@ pub fn parse_task(line: &str, limit: Option<usize>, shots: usize, seed: u64) -> 
         TaskOptions { limit, shots: if perplexity { 0 } else { shots }, seed, ..TaskOptions::default() };
     for part in given.split(',').filter(|part| !part.is_empty()) {
         let (key, value) = part.split_once('=').unwrap_or((part, ""));
-        let number = value.parse::<usize>().map_err(|_| {
-            refuse(format!("option {key}={value}: `{value}` is no whole number from 0 on"))
-        })?;
+        let number = value
+            .parse::<usize>()
+            .map_err(|_| refuse(format!("option {key}={value}: `{value}` is no whole number from 0 on")))?;
         match key {
             "seqlen" => options.seqlen = Some(number),
             "limit" => options.limit = Some(number),
@@ -201,7 +204,8 @@ pub(super) fn run(
     for item in &items {
         write_line(&mut bytes, item)?;
     }
-    files::write_atomically(&order.directory.join(ITEMS), &bytes).map_err(|e| Error::failed(e.to_string()))?;
+    files::write_atomically(&order.directory.join(ITEMS), &bytes)
+        .map_err(|e| Error::failed(e.to_string()))?;
     outcome.items = items.len() as u64;
     outcome.metrics = prepared.metrics(&items);
     let _ = std::fs::remove_file(order.directory.join(SCORES));

@@ -16,8 +16,8 @@ use llmcb_plugin_api::sdk::{Error, Result};
 use serde_json::Value;
 
 pub use evaluate::{TaskLine, parse_task};
-pub use text::data_name;
 pub(crate) use text::calibration_name;
+pub use text::data_name;
 
 use crate::assets;
 use crate::worker::protocol::{Event, Level, PluginOrder, StageOrder, StageOutcome, Work};
@@ -51,7 +51,8 @@ pub(crate) fn run(
     let usage = Usage::start(&order.directory);
     // Kept at once: an attempt that is killed early is an attempt, too.
     usage.keep();
-    let services = || Arc::new(Services::new(events.clone(), Arc::clone(cancelled), order.seed, order.threads));
+    let services =
+        || Arc::new(Services::new(events.clone(), Arc::clone(cancelled), order.seed, order.threads));
     let mut outcome = match &order.work {
         Work::Compress { .. } => {
             // A runner's copy of the model would count in the peak of memory.

@@ -12,7 +12,8 @@ use crate::suite::spec::ProfileSpec;
 use crate::worker::Services;
 use crate::worker::protocol::{StageOrder, StageOutcome};
 
-const PERCENTILES: &[(&str, f64)] = &[("p5", 0.05), ("p25", 0.25), ("p50", 0.5), ("p75", 0.75), ("p95", 0.95)];
+const PERCENTILES: &[(&str, f64)] =
+    &[("p5", 0.05), ("p25", 0.25), ("p50", 0.5), ("p75", 0.75), ("p95", 0.95)];
 
 pub(super) fn run(
     order: &StageOrder,
@@ -25,8 +26,9 @@ pub(super) fn run(
     let text = text::obtain(order, services, text_name, &mut outcome.data)?;
     let wanted = spec.batch.saturating_mul(spec.prompt_tokens);
     let tokens = text::first_tokens(&text.text, wanted, |texts| runner.encode(texts, true))?;
-    let prompts = crate::tasks::windows(&tokens, spec.prompt_tokens, spec.batch, crate::tasks::Windows::First)
-        .map_err(|e| Error::invalid(format!("prompts for profiling: {e}")))?;
+    let prompts =
+        crate::tasks::windows(&tokens, spec.prompt_tokens, spec.batch, crate::tasks::Windows::First)
+            .map_err(|e| Error::invalid(format!("prompts for profiling: {e}")))?;
     services.check_cancelled()?;
     services.stage_progress(0, 1, "timing");
     let workload = Workload {

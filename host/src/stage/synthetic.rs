@@ -6,8 +6,8 @@
 use std::path::Path;
 
 use llmcb_plugin_api::sdk::{
-    BlockInfo, CheckpointInfo, Engine, Error, Host, InputStatistics, Linear, ModelInfo, Norm, QuantizedWeight, Result,
-    StatisticsRequest, Tensor,
+    BlockInfo, CheckpointInfo, Engine, Error, Host, InputStatistics, Linear, ModelInfo, Norm,
+    QuantizedWeight, Result, StatisticsRequest, Tensor,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -262,7 +262,12 @@ impl Synthetic {
         Ok(weights)
     }
 
-    fn statistics(&self, linear: &str, inputs: &Matrix, request: &StatisticsRequest) -> Result<InputStatistics> {
+    fn statistics(
+        &self,
+        linear: &str,
+        inputs: &Matrix,
+        request: &StatisticsRequest,
+    ) -> Result<InputStatistics> {
         let width = inputs.columns;
         let columns = |start: f64, f: fn(f64, f64) -> f64| -> Vec<f64> {
             let mut sums = vec![start; width];
@@ -273,7 +278,8 @@ impl Synthetic {
             }
             sums
         };
-        let vector = |values: Vec<f64>| Tensor::from_vec(values.iter().map(|v| *v as f32).collect(), &[width]);
+        let vector =
+            |values: Vec<f64>| Tensor::from_vec(values.iter().map(|v| *v as f32).collect(), &[width]);
         let mut random = Random(request.seed);
         let sampled: Vec<f32> = (0..request.rows.min(inputs.rows))
             .flat_map(|_| inputs.row((random.next() % inputs.rows as u64) as usize).to_vec())
@@ -347,11 +353,7 @@ impl Engine for Synthetic {
                 linear(UP, INNER, HIDDEN, "mlp"),
                 linear(DOWN, HIDDEN, INNER, "mlp_inner"),
             ],
-            norms: vec![Norm {
-                name: NORM.into(),
-                size: HIDDEN as u32,
-                feeds: vec![GATE.into(), UP.into()],
-            }],
+            norms: vec![Norm { name: NORM.into(), size: HIDDEN as u32, feeds: vec![GATE.into(), UP.into()] }],
             heads: 0,
             key_value_heads: 0,
             head_dim: 0,

@@ -213,7 +213,8 @@ fn plugin(
     }
     let mut options = BTreeMap::new();
     for (role, given) in split_options(&descriptor, &one.options).map_err(|e| place(&e))? {
-        let request = Request::Normalize { path: one.path.clone(), role: role.clone(), options: Value::Object(given) };
+        let request =
+            Request::Normalize { path: one.path.clone(), role: role.clone(), options: Value::Object(given) };
         match ask(request)? {
             Answer::Normalized(Value::Object(complete)) => options.insert(role, complete),
             _ => return Err(place(&format!("its {role} completes options to something that is no object"))),

@@ -16,7 +16,10 @@ pub fn describe() -> Machine {
     let kernel = rustix::system::uname();
     let text = |part: &std::ffi::CStr| part.to_string_lossy().into_owned();
     Machine {
-        cpu: line(&cpu, "model name", ':').or_else(|| line(&cpu, "Model", ':')).unwrap_or_default().to_owned(),
+        cpu: line(&cpu, "model name", ':')
+            .or_else(|| line(&cpu, "Model", ':'))
+            .unwrap_or_default()
+            .to_owned(),
         cores: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         memory_bytes: line(&memory, "MemTotal", ':')
             .and_then(|v| v.trim_end_matches("kB").trim().parse::<u64>().ok())

@@ -23,8 +23,9 @@ pub fn locate(reference: &str, store: &Store, progress: &ProgressFn<'_>) -> Resu
     if path.exists() {
         return path.canonicalize().map_err(|e| format!("model {reference}: {e}"));
     }
-    let looks_like_a_path =
-        reference.starts_with(['/', '.', '~']) || reference.ends_with(".gguf") || reference.matches('/').count() > 1;
+    let looks_like_a_path = reference.starts_with(['/', '.', '~'])
+        || reference.ends_with(".gguf")
+        || reference.matches('/').count() > 1;
     match repository(reference) {
         Some(repo) if !looks_like_a_path => fetch(reference, repo, store.options().hub.as_ref(), progress),
         _ if looks_like_a_path => Err(format!("model {reference}: there is no such file or directory")),
@@ -86,7 +87,12 @@ impl hf_hub::api::Progress for Reporter {
 }
 
 /// Downloads in a thread of its own, since the client sets no time limits: a transfer that stands still is left behind.
-fn fetch(reference: &str, repo: Repo, hub: Option<&HubOptions>, progress: &ProgressFn<'_>) -> Result<PathBuf, String> {
+fn fetch(
+    reference: &str,
+    repo: Repo,
+    hub: Option<&HubOptions>,
+    progress: &ProgressFn<'_>,
+) -> Result<PathBuf, String> {
     let Some(hub) = hub.cloned() else {
         return Err(format!("model {reference}: the hub is switched off; give a path"));
     };
@@ -94,7 +100,9 @@ fn fetch(reference: &str, repo: Repo, hub: Option<&HubOptions>, progress: &Progr
     if hub.offline {
         let config = cached.get("config.json");
         return config.and_then(|file| file.parent().map(Path::to_owned)).ok_or_else(|| {
-            format!("model {reference}: HF_HUB_OFFLINE is set and the hub's cache does not have it; give a path")
+            format!(
+                "model {reference}: HF_HUB_OFFLINE is set and the hub's cache does not have it; give a path"
+            )
         });
     }
     progress(Progress::Message(format!("looking for {reference} on {}", hub.endpoint)));
@@ -123,7 +131,11 @@ fn fetch(reference: &str, repo: Repo, hub: Option<&HubOptions>, progress: &Progr
     })
 }
 
-fn download(repo: &Repo, hub: HubOptions, events: &std::sync::mpsc::Sender<Event>) -> Result<PathBuf, String> {
+fn download(
+    repo: &Repo,
+    hub: HubOptions,
+    events: &std::sync::mpsc::Sender<Event>,
+) -> Result<PathBuf, String> {
     let cached = Cache::new(hub.cache.clone()).repo(repo.clone());
     let api = ApiBuilder::from_cache(Cache::new(hub.cache))
         .with_endpoint(hub.endpoint.trim_end_matches('/').to_owned())
@@ -132,8 +144,14 @@ fn download(repo: &Repo, hub: HubOptions, events: &std::sync::mpsc::Sender<Event
         .build()
         .map_err(|e| e.to_string())?
         .repo(repo.clone());
-    let files: Vec<String> =
-        api.info().map_err(|e| e.to_string())?.siblings.into_iter().map(|s| s.rfilename).filter(|n| wanted(n)).collect();
+    let files: Vec<String> = api
+        .info()
+        .map_err(|e| e.to_string())?
+        .siblings
+        .into_iter()
+        .map(|s| s.rfilename)
+        .filter(|n| wanted(n))
+        .collect();
     let weights: Vec<&String> = files.iter().filter(|n| n.ends_with(".safetensors")).collect();
     let ggufs: Vec<&String> = files.iter().filter(|n| n.ends_with(".gguf")).collect();
     let one_file = match (weights.is_empty(), ggufs.as_slice()) {
@@ -141,7 +159,10 @@ fn download(repo: &Repo, hub: HubOptions, events: &std::sync::mpsc::Sender<Event
         (true, [one]) => Some((*one).clone()),
         (true, []) => return Err("the repository holds neither safetensors nor GGUF".to_owned()),
         (true, many) => {
-            return Err(format!("the repository holds {} GGUF files; download one and give its path", many.len()));
+            return Err(format!(
+                "the repository holds {} GGUF files; download one and give its path",
+                many.len()
+            ));
         }
     };
     let mut folder = None;
@@ -193,6 +214,9 @@ mod tests {
             let error = locate(reference, &store, &crate::assets::silent).unwrap_err();
             assert!(error.contains(reference) && error.contains(says), "{error}");
         }
-        assert_eq!(locate(folder.path().to_str().unwrap(), &store, &crate::assets::silent).unwrap(), folder.path().canonicalize().unwrap());
+        assert_eq!(
+            locate(folder.path().to_str().unwrap(), &store, &crate::assets::silent).unwrap(),
+            folder.path().canonicalize().unwrap()
+        );
     }
 }

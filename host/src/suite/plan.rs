@@ -51,7 +51,10 @@ fn failed(reason: &str) -> Blocked {
 }
 
 fn part(plugin: &PluginFact, role: &str) -> PluginPart {
-    PluginPart { sha256: plugin.sha256.clone(), options: plugin.options.get(role).cloned().unwrap_or_default() }
+    PluginPart {
+        sha256: plugin.sha256.clone(),
+        options: plugin.options.get(role).cloned().unwrap_or_default(),
+    }
 }
 
 /// Short name of a model: the last part of a path or repository.
@@ -154,17 +157,31 @@ impl Planner<'_> {
             })
         };
         let inputs = inputs();
-        let place =
-            Place { kind: StageKind::Compress, model, method: Some(method), backend: None, task: None, needs: None };
+        let place = Place {
+            kind: StageKind::Compress,
+            model,
+            method: Some(method),
+            backend: None,
+            task: None,
+            needs: None,
+        };
         self.push(place, inputs)
     }
 
     /// The runner, and what identifies the model that it runs.
-    fn subject(&self, model: usize, backend: usize, needs: Option<usize>) -> Result<(PluginPart, String), Blocked> {
+    fn subject(
+        &self,
+        model: usize,
+        backend: usize,
+        needs: Option<usize>,
+    ) -> Result<(PluginPart, String), Blocked> {
         let fact = self.facts.backends[backend].as_ref().map_err(|e| failed(e))?;
         if !fact.options.contains_key("runner") {
             let label = &self.suite.backends[backend].label;
-            return Err((Status::Skipped, format!("backend {label} has no runner role: it opens models for methods only")));
+            return Err((
+                Status::Skipped,
+                format!("backend {label} has no runner role: it opens models for methods only"),
+            ));
         }
         let model = match needs.map(|n| &self.stages[n]) {
             None => self.facts.models[model].as_ref().map_err(|e| failed(e))?.sha256.clone(),
@@ -187,8 +204,14 @@ impl Planner<'_> {
                     seed: self.suite.seed,
                 })
             });
-            let place =
-                Place { kind: StageKind::Evaluate, model, method, backend: Some(backend), task: Some(task), needs };
+            let place = Place {
+                kind: StageKind::Evaluate,
+                model,
+                method,
+                backend: Some(backend),
+                task: Some(task),
+                needs,
+            };
             self.push(place, inputs);
         }
         if self.suite.profile {
@@ -206,7 +229,8 @@ impl Planner<'_> {
                     machine: self.facts.machine.clone(),
                 })
             });
-            let place = Place { kind: StageKind::Profile, model, method, backend: Some(backend), task: None, needs };
+            let place =
+                Place { kind: StageKind::Profile, model, method, backend: Some(backend), task: None, needs };
             self.push(place, inputs);
         }
     }

@@ -12,8 +12,8 @@ use super::facts::{self, Facts, PluginFact};
 use super::overall::overall;
 use super::plan::{self, DENSE, Plan, PlannedStage};
 use super::result::{
-    Cell, MetricRecord, ModelRecord, PluginRecord, RunResult, SCHEMA_VERSION, StageKind, StageResult, StageSummary,
-    Status,
+    Cell, MetricRecord, ModelRecord, PluginRecord, RunResult, SCHEMA_VERSION, StageKind, StageResult,
+    StageSummary, Status,
 };
 use super::spec::{PluginUse, Suite};
 use super::store::{self, Store, StoreError};
@@ -321,7 +321,8 @@ impl Runner<'_> {
         let (work, model, backend) = match stage.kind {
             StageKind::Compress => {
                 expect_text();
-                let (Some(Ok((one, engine))), Some((method_use, method))) = (&self.facts.engine, method) else {
+                let (Some(Ok((one, engine))), Some((method_use, method))) = (&self.facts.engine, method)
+                else {
                     return Err(failed("the stage has no engine or no method"));
                 };
                 let work = Work::Compress {
@@ -418,7 +419,13 @@ impl Runner<'_> {
         }
     }
 
-    fn execute(&mut self, number: usize, stage: &PlannedStage, ready: Ready, on_event: &mut dyn FnMut(Event<'_>)) {
+    fn execute(
+        &mut self,
+        number: usize,
+        stage: &PlannedStage,
+        ready: Ready,
+        on_event: &mut dyn FnMut(Event<'_>),
+    ) {
         let total = self.plan.stages.len();
         let Ready { work, model, mut result, expected_data } = ready;
         let began = Instant::now();
@@ -441,7 +448,14 @@ impl Runner<'_> {
         let chatter = log.as_ref().and_then(|log| log.try_clone().ok());
         let answer = self.ask(stage, &model, order, chatter, &mut |event| match event {
             WorkerEvent::Progress { done, total: of, what } => {
-                on_event(Event::StageProgress { number: number + 1, total, label, done: *done, of: *of, what });
+                on_event(Event::StageProgress {
+                    number: number + 1,
+                    total,
+                    label,
+                    done: *done,
+                    of: *of,
+                    what,
+                });
             }
             WorkerEvent::Log { level, message } => {
                 if let Some(log) = &mut log {
@@ -547,8 +561,12 @@ impl Runner<'_> {
             0 => vec![None],
             n => (0..n).map(Some).collect(),
         };
-        let methods =
-            suite.dense.then_some(None).into_iter().chain((0..suite.methods.len()).map(Some)).collect::<Vec<_>>();
+        let methods = suite
+            .dense
+            .then_some(None)
+            .into_iter()
+            .chain((0..suite.methods.len()).map(Some))
+            .collect::<Vec<_>>();
         let mut cells = Vec::new();
         for model in 0..suite.models.len() {
             for method in &methods {

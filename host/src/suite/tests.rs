@@ -79,7 +79,8 @@ fn facts() -> Facts {
 fn outline(plan: &Plan) -> Vec<String> {
     let line = |(i, s): (usize, &super::plan::PlannedStage)| {
         let needs = s.needs.map_or(String::new(), |n| format!(" <- {n}"));
-        let blocked = s.blocked.as_ref().map_or(String::new(), |(st, why)| format!(" [{}: {why}]", st.name()));
+        let blocked =
+            s.blocked.as_ref().map_or(String::new(), |(st, why)| format!(" [{}: {why}]", st.name()));
         format!("{i} {}{needs}{blocked}", s.label)
     };
     plan.stages.iter().enumerate().map(line).collect()
@@ -110,7 +111,10 @@ fn stages_come_in_the_order_in_which_they_need_each_other() {
     keys.dedup();
     assert_eq!(keys.len(), 11, "every stage has a key of its own");
     for stage in &plan.stages {
-        let fine = stage.directory.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_.".contains(c));
+        let fine = stage
+            .directory
+            .chars()
+            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_.".contains(c));
         assert!(fine && stage.directory.ends_with(&stage.key[..12]), "{}", stage.directory);
     }
 }
@@ -143,7 +147,11 @@ fn a_backend_without_a_runner_is_skipped() {
     let mut facts = facts();
     facts.backends[0] = Ok(backend("candle", &["engine"]));
     let plan = plan(&Suite { methods: Vec::new(), profile: false, ..suite() }, &facts);
-    assert!(plan.stages.iter().all(|s| matches!(&s.blocked, Some((Status::Skipped, why)) if why.contains("no runner"))));
+    assert!(
+        plan.stages
+            .iter()
+            .all(|s| matches!(&s.blocked, Some((Status::Skipped, why)) if why.contains("no runner")))
+    );
 }
 
 /// Keys of all stages of a suite.
@@ -169,7 +177,11 @@ fn a_key_changes_with_what_decides_the_result_and_with_nothing_else() {
         ("seed", Box::new(|s, _| s.seed = 5), vec![0, 1, 3, 4, 5, 6, 7, 8, 9, 10]),
         ("model", Box::new(|_, f| f.models[0].as_mut().unwrap().sha256 = "x".into()), all.clone()),
         ("model's path", Box::new(|_, f| f.models[0].as_mut().unwrap().path = "/x".into()), vec![]),
-        ("method's file", Box::new(move |_, f| fact(&mut f.methods[0], |m| m.sha256 = "x".into())), vec![3, 4, 5, 6]),
+        (
+            "method's file",
+            Box::new(move |_, f| fact(&mut f.methods[0], |m| m.sha256 = "x".into())),
+            vec![3, 4, 5, 6],
+        ),
         (
             "method's options",
             Box::new(move |_, f| fact(&mut f.methods[1], |m| m.options = BTreeMap::new())),
@@ -177,7 +189,9 @@ fn a_key_changes_with_what_decides_the_result_and_with_nothing_else() {
         ),
         (
             "runner's options",
-            Box::new(move |_, f| fact(&mut f.backends[0], |b| drop(b.options.insert("runner".into(), Map::new())))),
+            Box::new(move |_, f| {
+                fact(&mut f.backends[0], |b| drop(b.options.insert("runner".into(), Map::new())))
+            }),
             vec![0, 1, 2, 4, 5, 6, 8, 9, 10],
         ),
         (
@@ -228,8 +242,10 @@ fn a_key_is_the_same_on_every_machine_and_day() {
 #[test]
 fn options_go_to_the_role_that_knows_them() {
     let mut descriptor = Descriptor::backend("b", "B", "1");
-    descriptor.roles =
-        vec![role("engine", json!({ "device": {}, "dtype": {} })), role("runner", json!({ "device": {}, "batch": {} }))];
+    descriptor.roles = vec![
+        role("engine", json!({ "device": {}, "dtype": {} })),
+        role("runner", json!({ "device": {}, "batch": {} })),
+    ];
     let split = split_options(&descriptor, &object(json!({ "device": "cpu", "batch": 3 }))).unwrap();
     assert_eq!(split["engine"], object(json!({ "device": "cpu" })));
     assert_eq!(split["runner"], object(json!({ "device": "cpu", "batch": 3 })));
@@ -343,7 +359,11 @@ fn damaged_results_count_as_not_there() {
         ("file gone", |d| std::fs::remove_file(d.join("items.jsonl")).unwrap()),
         ("other version", |d| {
             let text = std::fs::read_to_string(d.join("result.json")).unwrap();
-            std::fs::write(d.join("result.json"), text.replace("\"schema_version\": 1", "\"schema_version\": 99")).unwrap();
+            std::fs::write(
+                d.join("result.json"),
+                text.replace("\"schema_version\": 1", "\"schema_version\": 99"),
+            )
+            .unwrap();
         }),
         ("failed", |d| {
             let text = std::fs::read_to_string(d.join("result.json")).unwrap();
@@ -401,17 +421,27 @@ fn an_output_folder_that_cannot_be_made_is_named_with_a_way_out() {
 }
 
 #[test]
-fn a_full_disk_leaves_the_old_file_and_says_so() {
-    // Writes to this device fail as on a full disk; a file beside it cannot be made, so the error is of the same sort.
-    let error = std::io::Error::from_raw_os_error(28);
-    assert!(super::store::way_out(&error).contains("free some space"));
+fn a_full_disk_has_a_way_out() {
+    let error = StoreError::Io {
+        action: "write",
+        path: "/out/run.json".into(),
+        source: std::io::Error::from_raw_os_error(28),
+    };
+    let text = error.to_string();
+    assert!(text.contains("/out/run.json") && text.contains("free some space"), "{text}");
+}
+
+#[test]
+fn a_write_that_fails_leaves_what_was_there_and_nothing_else() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("run.json");
     super::store::write_atomically(&file, b"old").unwrap();
-    let limited = folder.path().join("missing").join("run.json");
-    assert!(super::store::write_atomically(&limited, b"new").is_err());
+    std::fs::create_dir(folder.path().join("taken")).unwrap();
+    // The last step fails: a directory has the name.
+    assert!(super::store::write_atomically(&folder.path().join("taken"), b"new").is_err());
+    assert!(super::store::write_atomically(&folder.path().join("missing/run.json"), b"new").is_err());
     assert_eq!(std::fs::read(&file).unwrap(), b"old");
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing half-written is left");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2, "nothing half-written is left");
 }
 
 #[test]
@@ -427,7 +457,11 @@ fn results_fit_the_schema_that_is_generated_from_them() {
     let schema = json_schema();
     let validator = jsonschema::validator_for(&schema).unwrap();
     let stage = serde_json::to_value(result("k")).unwrap();
-    assert!(validator.is_valid(&stage), "{:?}", validator.iter_errors(&stage).map(|e| e.to_string()).collect::<Vec<_>>());
+    assert!(
+        validator.is_valid(&stage),
+        "{:?}",
+        validator.iter_errors(&stage).map(|e| e.to_string()).collect::<Vec<_>>()
+    );
     let run = RunResult {
         schema_version: SCHEMA_VERSION,
         host_version: "0".into(),
@@ -443,7 +477,11 @@ fn results_fit_the_schema_that_is_generated_from_them() {
         problems: Vec::new(),
     };
     let value = serde_json::to_value(&run).unwrap();
-    assert!(validator.is_valid(&value), "{:?}", validator.iter_errors(&value).map(|e| e.to_string()).collect::<Vec<_>>());
+    assert!(
+        validator.is_valid(&value),
+        "{:?}",
+        validator.iter_errors(&value).map(|e| e.to_string()).collect::<Vec<_>>()
+    );
     assert!(!validator.is_valid(&json!({ "schema_version": 1 })));
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(folder.path()).unwrap();

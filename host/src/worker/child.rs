@@ -72,7 +72,12 @@ fn serve() -> std::io::Result<()> {
     std::process::exit(0)
 }
 
-fn read_requests(input: std::fs::File, requests: &Sender<Request>, cancelled: &AtomicBool, events: &EventSink) {
+fn read_requests(
+    input: std::fs::File,
+    requests: &Sender<Request>,
+    cancelled: &AtomicBool,
+    events: &EventSink,
+) {
     for line in BufReader::new(input).lines() {
         let Ok(line) = line else { break };
         match serde_json::from_str(&line) {
@@ -118,10 +123,16 @@ fn load(path: &std::path::Path) -> Result<LoadedPlugin, Error> {
     })
 }
 
-fn answer(request: Request, events: &EventSink, cancelled: &Arc<AtomicBool>, cache: &mut stage::Cache) -> Event {
+fn answer(
+    request: Request,
+    events: &EventSink,
+    cancelled: &Arc<AtomicBool>,
+    cache: &mut stage::Cache,
+) -> Event {
     let result = match request {
-        Request::Describe { path } => load(&path)
-            .map(|plugin| Event::Described { descriptor: Box::new(plugin.descriptor().clone()) }),
+        Request::Describe { path } => {
+            load(&path).map(|plugin| Event::Described { descriptor: Box::new(plugin.descriptor().clone()) })
+        }
         Request::Normalize { path, role, options } => load(&path)
             .and_then(|plugin| plugin.normalize_options(&role, &options))
             .map(|options| Event::Normalized { options }),

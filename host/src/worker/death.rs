@@ -49,7 +49,9 @@ pub enum Death {
         name: &'static str,
     },
     /// The kernel had no memory left for it.
-    #[error("out of memory: {how}; try a smaller model, fewer --calib-windows or a machine with more memory")]
+    #[error(
+        "out of memory: {how}; try a smaller model, fewer --calibration-windows or a machine with more memory"
+    )]
     OutOfMemory {
         /// How that is known.
         how: String,
@@ -135,7 +137,9 @@ impl Death {
     pub(crate) fn classify(status: ExitStatus, evidence: &Evidence) -> Death {
         match evidence.killed {
             Some(KilledBecause::Hung { seconds }) => return Death::Hung { seconds },
-            Some(KilledBecause::MemoryLimit { resident, limit }) => return Death::MemoryLimit { resident, limit },
+            Some(KilledBecause::MemoryLimit { resident, limit }) => {
+                return Death::MemoryLimit { resident, limit };
+            }
             Some(KilledBecause::User) => return Death::ByUser,
             Some(KilledBecause::Garbage) | None => {}
         }

@@ -2,9 +2,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
+
+/// How long the program may take to end after the second Ctrl-C.
+const GRACE: Duration = Duration::from_secs(5);
 
 /// How often the user asked to stop. Cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -16,7 +20,8 @@ impl Interrupt {
         Self::default()
     }
 
-    /// Counts SIGINT, SIGTERM and SIGHUP from now on, which then no longer end the process.
+    /// Counts SIGINT, SIGTERM and SIGHUP from now on, which then no longer end the process: the first asks to stop, the second ends the process
+    /// within seconds, the third at once. Workers end with it, and results on disk are whole at any moment.
     ///
     /// # Errors
     /// The operating system refuses to hand over the signals.
@@ -27,6 +32,15 @@ impl Interrupt {
         std::thread::Builder::new().name("signals".into()).spawn(move || {
             for _ in signals.forever() {
                 counter.trigger();
+                match counter.0.load(Ordering::SeqCst) {
+                    1 => {}
+                    // Whoever watches a worker kills it and ends in good order; what else may keep the program busy gets no say.
+                    2 => drop(std::thread::Builder::new().spawn(|| {
+                        std::thread::sleep(GRACE);
+                        std::process::exit(130)
+                    })),
+                    _ => std::process::exit(130),
+                }
             }
         })?;
         Ok(interrupt)

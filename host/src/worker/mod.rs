@@ -53,7 +53,8 @@ pub fn normalize_options(
     options: &WorkerOptions,
 ) -> Result<Value, WorkerError> {
     let mut worker = Supervisor::spawn(options)?;
-    let request = protocol::Request::Normalize { path: path.into(), role: role.into(), options: given.clone() };
+    let request =
+        protocol::Request::Normalize { path: path.into(), role: role.into(), options: given.clone() };
     match worker.call(request, &Interrupt::never(), &mut |_| ())? {
         Answer::Normalized(options) => Ok(options),
         other => Err(other.unexpected()),

@@ -34,7 +34,9 @@ fn candidates(groups: &str) -> Vec<PathBuf> {
         };
         let (root, name) = match controllers {
             "" => (Path::new("/sys/fs/cgroup"), "memory.events"),
-            c if c.split(',').any(|c| c == "memory") => (Path::new("/sys/fs/cgroup/memory"), "memory.oom_control"),
+            c if c.split(',').any(|c| c == "memory") => {
+                (Path::new("/sys/fs/cgroup/memory"), "memory.oom_control")
+            }
             _ => continue,
         };
         files.push(root.join(path.trim_start_matches('/')).join(name));

@@ -199,8 +199,7 @@ impl Supervisor {
             // Not `current_exe` alone: the file may have been replaced, and then its path is that of a deleted one.
             None => PathBuf::from("/proc/self/exe"),
         };
-        let failed =
-            |source| WorkerError::Spawn { program: program.display().to_string(), source };
+        let failed = |source| WorkerError::Spawn { program: program.display().to_string(), source };
         let threads = match options.threads {
             0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
             n => n,
@@ -263,7 +262,9 @@ impl Supervisor {
                 other => Err(self.garbage(format!("{other:?} instead of a greeting")).into()),
             },
             Ok(Message::Garbage(line)) => Err(self.garbage(line).into()),
-            Ok(Message::Closed) | Err(RecvTimeoutError::Disconnected) => Err(self.bury(Evidence::default()).into()),
+            Ok(Message::Closed) | Err(RecvTimeoutError::Disconnected) => {
+                Err(self.bury(Evidence::default()).into())
+            }
             Err(RecvTimeoutError::Timeout) => {
                 let killed = KilledBecause::Hung { seconds: HELLO_LIMIT.as_secs() };
                 Err(self.kill_because(killed).into())
@@ -363,7 +364,11 @@ impl Supervisor {
 
     fn garbage(&mut self, line: String) -> Death {
         self.kill();
-        self.bury(Evidence { garbage: Some(line), killed: Some(KilledBecause::Garbage), ..Evidence::default() })
+        self.bury(Evidence {
+            garbage: Some(line),
+            killed: Some(KilledBecause::Garbage),
+            ..Evidence::default()
+        })
     }
 
     fn kill_because(&mut self, killed: KilledBecause) -> Death {

@@ -38,7 +38,11 @@ fn ask(script: &str, change: impl Fn(&mut WorkerOptions)) -> WorkerError {
 fn each_way_to_die_has_its_line() {
     let cases: &[(&str, FailureKind, &[&str])] = &[
         ("read x; kill -SEGV $$", FailureKind::Crashed, &["crashed: SIGSEGV"]),
-        ("read x; echo 'oh dear' >&2; kill -ABRT $$", FailureKind::Crashed, &["SIGABRT", "its last words: oh dear"]),
+        (
+            "read x; echo 'oh dear' >&2; kill -ABRT $$",
+            FailureKind::Crashed,
+            &["SIGABRT", "its last words: oh dear"],
+        ),
         ("read x; kill -ILL $$", FailureKind::Crashed, &["SIGILL"]),
         ("read x; kill -FPE $$", FailureKind::Crashed, &["SIGFPE"]),
         ("read x; kill -BUS $$", FailureKind::Crashed, &["SIGBUS"]),
@@ -56,7 +60,11 @@ fn each_way_to_die_has_its_line() {
         ),
         ("read x; exit 0", FailureKind::Misbehaved, &["exited with code 0 before it had finished"]),
         ("read x; echo bye >&2; exit 7", FailureKind::Misbehaved, &["exited with code 7", "bye"]),
-        ("read x; echo 'Hello from a plugin'; sleep 5", FailureKind::Misbehaved, &["not the worker protocol", "Hello from"]),
+        (
+            "read x; echo 'Hello from a plugin'; sleep 5",
+            FailureKind::Misbehaved,
+            &["not the worker protocol", "Hello from"],
+        ),
         ("read x; echo '{\"event\":\"hel'; sleep 5", FailureKind::Misbehaved, &["not the worker protocol"]),
         ("read x; exec >&-; sleep 30", FailureKind::Misbehaved, &["closed its output"]),
     ];
@@ -166,8 +174,13 @@ fn progress_and_log_lines_reach_the_caller_and_chatter_the_log() {
         Event::Failed { kind: super::protocol::Failure::Invalid, message: "no".into() },
     ];
     let lines: Vec<String> = events.iter().map(|e| serde_json::to_string(e).unwrap()).collect();
-    let script =
-        format!("{}read x; echo chatter >&2; sleep 0.2; printf '%s\\n' '{}' '{}' '{}'; sleep 5", hello(), lines[0], lines[1], lines[2]);
+    let script = format!(
+        "{}read x; echo chatter >&2; sleep 0.2; printf '%s\\n' '{}' '{}' '{}'; sleep 5",
+        hello(),
+        lines[0],
+        lines[1],
+        lines[2]
+    );
     let mut worker = Supervisor::spawn(&options(&script)).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let log = folder.path().join("log");

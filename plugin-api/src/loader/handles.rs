@@ -12,8 +12,8 @@ use crate::abi::host::AbiHostArc;
 use crate::abi::method::AbiMethodBox;
 use crate::abi::runner::{AbiRunnerBox, AbiScoreRequest};
 use crate::sdk::{
-    Block, BlockInfo, CheckpointInfo, EngineAccess, Error, HostServices, ModelInfo, Profile, Result, Score,
-    ScoreRequest, Workload,
+    Block, BlockInfo, CheckpointInfo, Engine, EngineAccess, Error, HostServices, ModelInfo, Profile, Result,
+    Score, ScoreRequest, Workload,
 };
 
 pub(super) fn services(host: Arc<dyn HostServices>) -> AbiHostArc {
@@ -68,6 +68,11 @@ pub struct EngineHandle(AbiEngineBox);
 impl EngineHandle {
     pub(super) fn new(engine: AbiEngineBox) -> Self {
         EngineHandle(engine)
+    }
+
+    /// An engine of the host's own, reached through the same ABI as a plugin's: what conformance checks hand to methods.
+    pub fn in_process<E: Engine>(engine: E) -> Self {
+        EngineHandle(crate::export::engine_box(engine))
     }
 
     /// The model.

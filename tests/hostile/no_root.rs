@@ -1,0 +1,8 @@
+//! A plugin with a sound header and nothing behind it.
+
+use llmcb_plugin_api::abi::header::PluginHeader;
+
+#[allow(unsafe_code)]
+// SAFETY: the symbol is the plugin header's, and so is its type.
+#[unsafe(export_name = "llmcb_plugin_header")]
+static HEADER: PluginHeader = PluginHeader { reserved: [0; 2], ..PluginHeader::CURRENT };

@@ -1,0 +1,9 @@
+//! What the end-to-end tests work with: a tiny model, tiny data, the real program in a sandbox, the plugins that were built,
+//! and readers of what a run leaves behind.
+
+pub mod artifacts;
+pub mod data;
+pub mod gguf;
+pub mod model;
+pub mod results;
+pub mod sandbox;
