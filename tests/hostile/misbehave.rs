@@ -133,8 +133,9 @@ impl Misbehave {
             },
             Mode::Memory => grow(host),
             Mode::HugeAllocation => {
-                let values = vec![1u8; 1 << 56];
-                Err(Error::failed(format!("got {} bytes", values.len())))
+                // Hidden from the optimiser, which would see that nobody needs the memory.
+                let values = vec![1u8; std::hint::black_box(1 << 56)];
+                Err(Error::failed(format!("got {} bytes", std::hint::black_box(values).len())))
             }
             Mode::Nan => {
                 let values = vec![f32::NAN; linear.shape().iter().product()];

@@ -226,6 +226,20 @@ impl Sandbox {
         Sandbox { folder }
     }
 
+    /// Model and data as they were, and no results; the cache stays.
+    ///
+    /// # Panics
+    /// When the temporary folder cannot be written.
+    pub fn refresh(&self) {
+        for folder in [self.model(), self.data(), self.out()] {
+            if folder.exists() {
+                std::fs::remove_dir_all(&folder).expect("folder of the sandbox");
+            }
+        }
+        model::write(&self.model(), model::Shape::default());
+        data::write_all(&self.data());
+    }
+
     /// A path in the sandbox.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)

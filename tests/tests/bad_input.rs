@@ -185,8 +185,9 @@ const MODELS: &[ModelCase] = &[
 #[test]
 fn models_that_cannot_be_opened() {
     let mut faults = Faults::default();
+    let sandbox = Sandbox::new();
     for (name, spoil, parts) in MODELS {
-        let sandbox = Sandbox::new();
+        sandbox.refresh();
         spoil(&sandbox.model());
         let further = ["--method", "rtn:group_size=32", "--tasks", "arc_easy", "--limit", "2"];
         let finished = sandbox.run(&sandbox.run_arguments("out", &further));
@@ -243,11 +244,10 @@ fn gguf_cases() -> Vec<(&'static str, Vec<u8>, &'static str)> {
 #[test]
 fn gguf_files_that_lie() {
     let mut faults = Faults::default();
+    let sandbox = Sandbox::new();
     for (name, bytes, part) in gguf_cases() {
-        let sandbox = Sandbox::bare();
-        llmcb_tests::data::write_all(&sandbox.data());
-        std::fs::write(sandbox.path("model"), bytes).expect("file");
-        std::fs::rename(sandbox.path("model"), sandbox.path("model.gguf")).expect("file");
+        sandbox.refresh();
+        std::fs::write(sandbox.path("model.gguf"), bytes).expect("file");
         let mut arguments = sandbox.run_arguments("out", &["--tasks", "arc_easy", "--limit", "2"]);
         let file = sandbox.path("model.gguf").display().to_string();
         arguments[2].clone_from(&file);
@@ -452,8 +452,9 @@ const DATA: &[DataCase] = &[
 #[test]
 fn data_files_that_are_broken() {
     let mut faults = Faults::default();
+    let sandbox = Sandbox::new();
     for (name, task, spoil, parts) in DATA {
-        let sandbox = Sandbox::new();
+        sandbox.refresh();
         spoil(&sandbox.data());
         let finished = sandbox.run(&sandbox.run_arguments("out", &["--tasks", task]));
         faults.check(name, &sandbox, &finished, REFUSED, parts);
@@ -498,6 +499,11 @@ fn no_network() {
         let finished = sandbox.run(&arguments);
         faults.check(model, &sandbox, &finished, REFUSED, &[model]);
     }
+
+    // A plugin's default benchmark, which needs the default model.
+    let finished = sandbox.run(&["--plugin", "librtn.so"]);
+    assert!(finished.code().is_some_and(|code| REFUSED.contains(&code)), "{finished:?}");
+    assert!(said(&finished).contains("cannot obtain smollm2-135m-instruct"), "{}", said(&finished));
 
     let finished = sandbox.run(&["assets", "pull", "piqa"]).expect_code(1);
     finished.expect_message(&["piqa"]);

@@ -78,18 +78,19 @@ fn scoring(folder: &Path, python: &Path) -> Result {
     if theirs.log_likelihoods.len() != log_likelihoods.len() {
         return Err(format!("{} scores against {}", log_likelihoods.len(), theirs.log_likelihoods.len()));
     }
-    let difference = log_likelihoods
-        .iter()
-        .zip(&theirs.log_likelihoods)
-        .map(|(a, b)| (a - b).abs())
-        .fold(0.0, f64::max);
+    let difference =
+        log_likelihoods.iter().zip(&theirs.log_likelihoods).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
     let (batch, best) = theirs
         .seconds
         .iter()
         .min_by(|a, b| a.1.total_cmp(b.1))
         .ok_or("score_transformers.py timed nothing")?;
     println!("scoring, HellaSwag, {} choices, float32", log_likelihoods.len());
-    println!("  transformers (torch {}, its best batch size {batch}) / llmcb-host: {:.2}x", theirs.torch, best / seconds);
+    println!(
+        "  transformers (torch {}, its best batch size {batch}) / llmcb-host: {:.2}x",
+        theirs.torch,
+        best / seconds
+    );
     println!("  largest difference in log-likelihood: {difference:.1e}");
     Ok(())
 }
@@ -102,7 +103,8 @@ fn evaluated(results: &Path) -> Result<(PathBuf, f64)> {
         let file = entry.path().join("result.json");
         let Ok(text) = std::fs::read_to_string(&file) else { continue };
         let result: Value = serde_json::from_str(&text).map_err(|e| format!("{}: {e}", file.display()))?;
-        if let (Some("evaluate"), Some(seconds)) = (result["kind"].as_str(), result["wall_seconds"].as_f64()) {
+        if let (Some("evaluate"), Some(seconds)) = (result["kind"].as_str(), result["wall_seconds"].as_f64())
+        {
             return Ok((entry.path().join("items.jsonl"), seconds));
         }
     }
@@ -114,7 +116,8 @@ fn log_likelihoods(items: &Path) -> Result<Vec<f64>> {
     let mut all = Vec::new();
     for line in text.lines() {
         let item: Value = serde_json::from_str(line).map_err(|e| format!("{}: {e}", items.display()))?;
-        let values = item["answered"]["log_likelihoods"].as_array().ok_or("an item has no log-likelihoods")?;
+        let values =
+            item["answered"]["log_likelihoods"].as_array().ok_or("an item has no log-likelihoods")?;
         all.extend(values.iter().filter_map(Value::as_f64));
     }
     Ok(all)

@@ -19,6 +19,8 @@ pub fn run(arguments: &[String]) -> Result {
         "wanda:ratio=0.5",
         "--method",
         "gptq:bits=4,group_size=128",
+        "--tasks",
+        "squad_passages:seqlen=1024,limit=4,arc_easy,arc_challenge,hellaswag,piqa,winogrande",
         "--limit",
         "20",
         "--calibration-windows",

@@ -42,7 +42,7 @@ pub fn run() -> Result {
         .allow
         .iter()
         .map(|l| Licensee::parse(l).map_err(|e| format!("deny.toml: `{l}`: {e}")))
-        .collect::<Result<Vec<_>, _>>()?;
+        .collect::<Result<Vec<_>>>()?;
 
     let metadata = output(cargo().args(["metadata", "--format-version", "1", "--locked"]))?;
     let metadata: Metadata = serde_json::from_str(&metadata).map_err(|e| format!("cargo metadata: {e}"))?;

@@ -28,7 +28,8 @@ pub(crate) fn write(block: &Block, file: &Path) -> Result<()> {
 
 /// Sets the tensors of a block from a file of [`write`].
 pub(crate) fn read(file: &Path, mut set: impl FnMut(&str, Vec<f32>) -> Result<()>) -> Result<()> {
-    let damaged = |what: String| Error::failed(format!("{}: {what}; remove the stage's folder", file.display()));
+    let damaged =
+        |what: String| Error::failed(format!("{}: {what}; remove the stage's folder", file.display()));
     let bytes = std::fs::read(file).map_err(|e| damaged(e.to_string()))?;
     let tensors = SafeTensors::deserialize(&bytes).map_err(|e| damaged(e.to_string()))?;
     for (name, view) in tensors.tensors() {

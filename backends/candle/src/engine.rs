@@ -5,12 +5,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use llmcb_plugin_api::sdk::{
-    BlockInfo, CheckpointInfo, Engine, Error, Host, InputStatistics, Linear, ModelInfo, Norm, QuantizedWeight, Result,
-    StatisticsRequest, Tensor,
+    BlockInfo, CheckpointInfo, Engine, Error, Host, InputStatistics, Linear, ModelInfo, Norm,
+    QuantizedWeight, Result, StatisticsRequest, Tensor,
 };
 use llmcb_transformer::{
-    Block, CalibrationOptions, Calibrator, CheckpointOptions, CheckpointWriter, InputGroup, Statistic, StatisticKind,
-    StatisticRequest, StorageType,
+    Block, CalibrationOptions, Calibrator, CheckpointOptions, CheckpointWriter, InputGroup, Statistic,
+    StatisticKind, StatisticRequest, StorageType,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -74,7 +74,9 @@ enum Walk {
 }
 
 fn no_calibration() -> Error {
-    Error::unsupported("there is no calibration data, so no activations; the method must say that it needs calibration")
+    Error::unsupported(
+        "there is no calibration data, so no activations; the method must say that it needs calibration",
+    )
 }
 
 impl Walk {
@@ -168,8 +170,10 @@ impl Engine for CandleEngine {
         self.walk = if windows.is_empty() {
             Walk::Plain(None)
         } else {
-            let options =
-                CalibrationOptions { batch_tokens: self.options.batch_tokens, skip_first: self.options.skip_first };
+            let options = CalibrationOptions {
+                batch_tokens: self.options.batch_tokens,
+                skip_first: self.options.skip_first,
+            };
             let calibrator = Calibrator::new(Arc::clone(&self.opened.model), windows.to_vec(), options);
             Walk::Calibrated(Box::new(calibrator.map_err(translate)?))
         };
@@ -223,7 +227,10 @@ impl Engine for CandleEngine {
     fn set_weight(&mut self, name: &str, weight: Tensor) -> Result<()> {
         let shape = self.shape_of(name)?;
         if weight.shape() != shape {
-            return Err(Error::invalid(format!("weight of {name} has shape {:?}, not {shape:?}", weight.shape())));
+            return Err(Error::invalid(format!(
+                "weight of {name} has shape {:?}, not {shape:?}",
+                weight.shape()
+            )));
         }
         self.walk.set_tensor(&weight_name(name), weight.to_f32()?)
     }
@@ -257,7 +264,8 @@ impl Engine for CandleEngine {
         let calibrator = self.walk.calibrated()?;
         let sequences = calibrator.windows() as u64;
         let answers = calibrator.input_statistics(&requests).map_err(translate)?;
-        let mut shared: HashMap<(InputGroup, StatisticKind), (Arc<Vec<f32>>, Vec<usize>, u64)> = HashMap::new();
+        let mut shared: HashMap<(InputGroup, StatisticKind), (Arc<Vec<f32>>, Vec<usize>, u64)> =
+            HashMap::new();
         for (key, answer) in asked.into_iter().zip(answers) {
             let Statistic { values, shape, tokens } = Arc::unwrap_or_clone(answer);
             shared.insert(key, (Arc::new(values), shape, tokens as u64));
@@ -360,7 +368,8 @@ impl Engine for CandleEngine {
             files.push((entry.file_name().to_string_lossy().into_owned(), size));
         }
         files.sort();
-        let weight_bytes = files.iter().filter(|(name, _)| name.ends_with(".safetensors")).map(|(_, size)| size).sum();
+        let weight_bytes =
+            files.iter().filter(|(name, _)| name.ends_with(".safetensors")).map(|(_, size)| size).sum();
         Ok(CheckpointInfo {
             files,
             weight_bytes,

@@ -27,4 +27,8 @@ fn descriptor() -> Descriptor {
         .formats(&["safetensors", "gguf"])
 }
 
-llmcb_plugin_api::export_backend!(descriptor = crate::descriptor, engine = CandleEngine, runner = CandleRunner);
+llmcb_plugin_api::export_backend!(
+    descriptor = crate::descriptor,
+    engine = CandleEngine,
+    runner = CandleRunner
+);

@@ -12,10 +12,12 @@ pub(crate) fn translate(error: llmcb_transformer::Error) -> Error {
     use llmcb_transformer::Error as E;
     match error {
         E::Cancelled => Error::cancelled(),
-        E::UnsupportedArchitecture { .. } => Error::unsupported(error.to_string()),
-        E::Files(_) | E::Config { .. } | E::Shape { .. } | E::MissingTensor { .. } => {
-            Error::invalid(error.to_string())
-        }
+        E::Files(_)
+        | E::Config { .. }
+        | E::UnsupportedArchitecture { .. }
+        | E::Shape { .. }
+        | E::MissingTensor { .. }
+        | E::Tensor { .. } => Error::invalid(error.to_string()),
         other => Error::failed(other.to_string()),
     }
 }

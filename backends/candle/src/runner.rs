@@ -72,7 +72,8 @@ impl Runner for CandleRunner {
                 continuation: r.continuation.clone(),
             })
             .collect();
-        let options = ScoreOptions { batch_tokens: self.options.batch_tokens, max_length: self.options.max_length };
+        let options =
+            ScoreOptions { batch_tokens: self.options.batch_tokens, max_length: self.options.max_length };
         let scorer = Scorer::with_options(&self.opened.model, options).map_err(translate)?;
         let host = &self.host;
         let results = scorer.score_with(&requests, &mut |at| {
@@ -117,7 +118,10 @@ impl Runner for CandleRunner {
             let (_, timing) = generate(&self.opened.model, &workload.prompts, &options, &mut |_| go_on(host))
                 .map_err(translate)?;
             if run >= workload.warm_up {
-                timings.push(Timing { prefill_seconds: timing.prefill_seconds, decode_seconds: timing.step_seconds });
+                timings.push(Timing {
+                    prefill_seconds: timing.prefill_seconds,
+                    decode_seconds: timing.step_seconds,
+                });
             }
         }
         let how = format!(

@@ -9,10 +9,10 @@
 //! measure checkpoint MODEL DIRECTORY
 //! ```
 
-use std::sync::Arc;
 use std::error::Error;
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
 use llmcb_transformer::generate::{GenerateOptions, generate};
@@ -50,13 +50,17 @@ fn main() -> Result<(), Box<dyn Error>> {
             println!("written in {:.2} s", start.elapsed().as_secs_f64());
             Ok(())
         }
-        other => Err(format!("`{other}` is none of perplexity, scoring, requests, generate, calibrate, checkpoint").into()),
+        other => Err(format!(
+            "`{other}` is none of perplexity, scoring, requests, generate, calibrate, checkpoint"
+        )
+        .into()),
     }
 }
 
 fn perplexity(model: &Model, file: &str, windows: usize, length: usize) -> Result<(), Box<dyn Error>> {
     let content = std::fs::read_to_string(file)?;
-    let rows: Vec<&str> = content.split_inclusive('\n').map(|l| if l.trim().is_empty() { "" } else { l }).collect();
+    let rows: Vec<&str> =
+        content.split_inclusive('\n').map(|l| if l.trim().is_empty() { "" } else { l }).collect();
     let tokenizer = model.files().ok_or("the model has no files")?.tokenizer()?;
     let ids = tokenizer.encode(&rows.join("\n\n"), false)?;
     println!("{} tokens, beginning {:?}", ids.len(), &ids[..8.min(ids.len())]);
@@ -67,10 +71,15 @@ fn perplexity(model: &Model, file: &str, windows: usize, length: usize) -> Resul
         .collect();
     let start = Instant::now();
     let results = Scorer::new(model)?.score(&requests)?;
-    let mean = results.iter().map(|r| -r.log_likelihood / (length - 1) as f64).sum::<f64>() / results.len() as f64;
+    let mean =
+        results.iter().map(|r| -r.log_likelihood / (length - 1) as f64).sum::<f64>() / results.len() as f64;
     let seconds = start.elapsed().as_secs_f64();
     let tokens = requests.len() * length;
-    println!("perplexity {:.4}; {tokens} tokens in {seconds:.2} s, {:.0} tokens/s", mean.exp(), tokens as f64 / seconds);
+    println!(
+        "perplexity {:.4}; {tokens} tokens in {seconds:.2} s, {:.0} tokens/s",
+        mean.exp(),
+        tokens as f64 / seconds
+    );
     Ok(())
 }
 
@@ -85,7 +94,10 @@ fn synthetic(model: &Model, items: usize) -> Vec<ScoreRequest> {
     for _ in 0..items {
         let context: Vec<u32> = (0..60).map(|_| token()).collect();
         for _ in 0..4 {
-            requests.push(ScoreRequest { context: context.clone(), continuation: (0..25).map(|_| token()).collect() });
+            requests.push(ScoreRequest {
+                context: context.clone(),
+                continuation: (0..25).map(|_| token()).collect(),
+            });
         }
     }
     requests
@@ -120,11 +132,15 @@ fn scoring(model: &Model, requests: &[ScoreRequest]) -> Result<(), Box<dyn Error
         })?;
         let seconds = start.elapsed().as_secs_f64();
         if let Ok(path) = std::env::var("DUMP") {
-            std::fs::write(path, results.iter().map(|r| format!("{:?}\n", r.log_likelihood)).collect::<String>())?;
+            std::fs::write(
+                path,
+                results.iter().map(|r| format!("{:?}\n", r.log_likelihood)).collect::<String>(),
+            )?;
         }
         let c = model.config();
         let linears: usize = model.block_info().linears.iter().map(|l| l.out_features * l.in_features).sum();
-        let flops = 2.0 * (run * linears * c.num_hidden_layers + scored * c.vocab_size * c.hidden_size) as f64;
+        let flops =
+            2.0 * (run * linears * c.num_hidden_layers + scored * c.vocab_size * c.hidden_size) as f64;
         println!(
             "batches of {batch_tokens}: {} requests, {read} tokens ({run} run, {scored} scored) in {seconds:.3} s: {:.0} tokens/s, {:.1} requests/s, {:.0} GFLOP/s; sum {:.4}",
             requests.len(),
@@ -154,8 +170,9 @@ fn generation(model: &Model, prompt: usize, new: usize) -> Result<(), Box<dyn Er
 
 fn calibrate(model: &Arc<Model>, windows: usize, length: usize) -> Result<(), Box<dyn Error>> {
     let vocabulary = model.config().vocab_size;
-    let windows: Vec<Vec<u32>> =
-        (0..windows).map(|w| (0..length).map(|i| ((i * 7919 + w * 31) % vocabulary) as u32).collect()).collect();
+    let windows: Vec<Vec<u32>> = (0..windows)
+        .map(|w| (0..length).map(|i| ((i * 7919 + w * 31) % vocabulary) as u32).collect())
+        .collect();
     let mut calibrator = Calibrator::new(Arc::clone(model), windows, CalibrationOptions::default())?;
     for index in 0..2.min(model.block_count()) {
         calibrator.open_block(index)?;
@@ -169,7 +186,11 @@ fn calibrate(model: &Arc<Model>, windows: usize, length: usize) -> Result<(), Bo
         }
         let start = Instant::now();
         calibrator.close_block()?;
-        println!("block {index}: outputs of {} tokens in {:.3} s", calibrator.tokens(), start.elapsed().as_secs_f64());
+        println!(
+            "block {index}: outputs of {} tokens in {:.3} s",
+            calibrator.tokens(),
+            start.elapsed().as_secs_f64()
+        );
     }
     Ok(())
 }

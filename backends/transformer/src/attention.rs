@@ -115,11 +115,8 @@ impl Attention<'_> {
                     let mut at = 0;
                     for (i, r) in reach.iter().enumerate() {
                         let len = if i + 1 == reach.len() { own_used } else { r.len };
-                        let keys = Strided {
-                            data: &r.keys[head_offset..],
-                            row_stride: key_width,
-                            inner_stride: 1,
-                        };
+                        let keys =
+                            Strided { data: &r.keys[head_offset..], row_stride: key_width, inner_stride: 1 };
                         multiply_strided(
                             len,
                             head_dim,

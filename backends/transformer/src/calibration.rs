@@ -77,7 +77,10 @@ impl Calibrator {
         for (i, window) in windows.iter().enumerate() {
             let what = format!("calibration window {i}");
             if window.is_empty() || window.len() > limit {
-                return Err(Error::argument(what, format!("it has {} tokens; give from 1 to {limit}", window.len())));
+                return Err(Error::argument(
+                    what,
+                    format!("it has {} tokens; give from 1 to {limit}", window.len()),
+                ));
             }
             model.check_tokens(window, &what)?;
         }
@@ -95,7 +98,16 @@ impl Calibrator {
             }
         }
         let inputs = Self::embed(&model, &batches)?;
-        Ok(Self { model, options, windows, batches, inputs, next: 0, open: None, workspace: Workspace::default() })
+        Ok(Self {
+            model,
+            options,
+            windows,
+            batches,
+            inputs,
+            next: 0,
+            open: None,
+            workspace: Workspace::default(),
+        })
     }
 
     fn embed(model: &Model, batches: &[Batch]) -> Result<Vec<f32>> {
@@ -137,7 +149,10 @@ impl Calibrator {
     /// [`Error::Order`] if a block is open or `index` is another block; or if its tensors cannot be decoded.
     pub fn open_block(&mut self, index: usize) -> Result<()> {
         if self.open.is_some() {
-            return Err(Error::Order(format!("block {} is still open; close it before block {index} is opened", self.next)));
+            return Err(Error::Order(format!(
+                "block {} is still open; close it before block {index} is opened",
+                self.next
+            )));
         }
         if index != self.next {
             return Err(Error::Order(format!(
@@ -194,7 +209,11 @@ impl Calibrator {
     ///
     /// # Errors
     /// [`Error::Order`] if no block is open.
-    fn visit_inputs(&mut self, groups: &[InputGroup], visit: &mut dyn FnMut(InputGroup, &[f32], &Batch)) -> Result<()> {
+    fn visit_inputs(
+        &mut self,
+        groups: &[InputGroup],
+        visit: &mut dyn FnMut(InputGroup, &[f32], &Batch),
+    ) -> Result<()> {
         let block = self.opened()?.current.clone();
         let width = self.model.config().hidden_size;
         let mut first = 0;
@@ -312,7 +331,8 @@ impl Calibrator {
     pub fn output_error(&mut self, trial: &Trial) -> Result<f64> {
         let target = self.target()?;
         let outputs = self.forward_block(trial)?;
-        let sum: f64 = outputs.iter().zip(&target).map(|(&a, &b)| (f64::from(a) - f64::from(b)).powi(2)).sum();
+        let sum: f64 =
+            outputs.iter().zip(&target).map(|(&a, &b)| (f64::from(a) - f64::from(b)).powi(2)).sum();
         let mean = sum / outputs.len() as f64;
         if let Some(open) = self.open.as_mut() {
             open.target = Some(target);
@@ -372,7 +392,11 @@ impl Calibrator {
     ///
     /// # Errors
     /// [`Error::Argument`] if there is no such block; what `replaced` or a block's decoding fails with.
-    pub fn seek(&mut self, index: usize, replaced: &mut dyn FnMut(usize) -> Result<Option<Block>>) -> Result<()> {
+    pub fn seek(
+        &mut self,
+        index: usize,
+        replaced: &mut dyn FnMut(usize) -> Result<Option<Block>>,
+    ) -> Result<()> {
         if index > self.model.block_count() {
             return Err(Error::argument(
                 format!("block {index}"),

@@ -171,7 +171,10 @@ impl<'a> CheckpointWriter<'a> {
     /// [`Error::Io`] if it cannot be written.
     pub fn write_tensor(&mut self, name: &str, values: &[f32]) -> Result<()> {
         let Some(place) = self.tensors.get_mut(name) else {
-            return Err(Error::argument(format!("tensor `{name}`"), "a checkpoint of this model has none of this name"));
+            return Err(Error::argument(
+                format!("tensor `{name}`"),
+                "a checkpoint of this model has none of this name",
+            ));
         };
         if values.len() != place.elements {
             return Err(Error::argument(
@@ -184,7 +187,9 @@ impl<'a> CheckpointWriter<'a> {
         {
             return Err(Error::argument(
                 format!("tensor `{name}`"),
-                format!("the value {v} is beyond half precision; store the checkpoint as bfloat16 or float32"),
+                format!(
+                    "the value {v} is beyond half precision; store the checkpoint as bfloat16 or float32"
+                ),
             ));
         }
         let shard = &mut self.shards[place.shard];
@@ -265,8 +270,12 @@ fn write_values(file: &mut File, offset: u64, values: &[f32], storage: StorageTy
         bytes.clear();
         match storage {
             StorageType::F32 => bytes.extend(chunk.iter().flat_map(|v| v.to_le_bytes())),
-            StorageType::F16 => bytes.extend(chunk.iter().flat_map(|&v| half::f16::from_f32(v).to_le_bytes())),
-            StorageType::BF16 => bytes.extend(chunk.iter().flat_map(|&v| half::bf16::from_f32(v).to_le_bytes())),
+            StorageType::F16 => {
+                bytes.extend(chunk.iter().flat_map(|&v| half::f16::from_f32(v).to_le_bytes()))
+            }
+            StorageType::BF16 => {
+                bytes.extend(chunk.iter().flat_map(|&v| half::bf16::from_f32(v).to_le_bytes()))
+            }
         }
         out.write_all(&bytes)?;
     }

@@ -80,11 +80,16 @@ impl LlamaConfig {
     pub fn from_json(json: &Value, model: &str) -> Result<Self> {
         let keys = Keys { model, object: json.as_object(), prefix: "" };
         if keys.object.is_none() {
-            return Err(keys.wrong("it is not a JSON object", "give the config.json of a Hugging Face checkpoint"));
+            return Err(
+                keys.wrong("it is not a JSON object", "give the config.json of a Hugging Face checkpoint")
+            );
         }
         let architecture = match json.get("model_type").and_then(Value::as_str) {
             Some(name) => name.to_owned(),
-            None => return Err(keys.wrong("`model_type` is missing", "set it to the architecture's name, such as `llama`")),
+            None => {
+                return Err(keys
+                    .wrong("`model_type` is missing", "set it to the architecture's name, such as `llama`"));
+            }
         };
         if !SUPPORTED_ARCHITECTURES.contains(&architecture.as_str()) {
             return Err(Error::UnsupportedArchitecture {
@@ -148,8 +153,10 @@ impl LlamaConfig {
         let attention_bias = keys.flag("attention_bias", qwen2)?;
         let (rope_theta, rope_scaling) = rope(&keys)?;
         let eps = keys.number_or("rms_norm_eps", 1e-6)?;
-        if !(eps >= 0.0 && eps < 1.0) {
-            return Err(keys.wrong(format!("`rms_norm_eps` is {eps}"), "it must be from 0 up to 1, such as 1e-5"));
+        if !(0.0..1.0).contains(&eps) {
+            return Err(
+                keys.wrong(format!("`rms_norm_eps` is {eps}"), "it must be from 0 up to 1, such as 1e-5")
+            );
         }
         Ok(Self {
             vocab_size: keys.extent("vocab_size")?,
@@ -206,8 +213,8 @@ impl LlamaConfig {
                             frequency
                         } else {
                             let turns = original as f32 / wavelength;
-                            let smooth =
-                                (turns - low_freq_factor as f32) / (high_freq_factor - low_freq_factor) as f32;
+                            let smooth = (turns - low_freq_factor as f32)
+                                / (high_freq_factor - low_freq_factor) as f32;
                             (1.0 - smooth) * frequency / factor as f32 + smooth * frequency
                         }
                     }
@@ -248,7 +255,9 @@ fn rope(keys: &Keys<'_>) -> Result<(f64, RopeScaling)> {
         match inner.optional_number(key)? {
             Some(v) if v > 0.0 && v.is_finite() => Ok(v),
             Some(v) => Err(inner.wrong(format!("`{name}.{key}` is {v}"), "it must be positive")),
-            None => Err(inner.wrong(format!("`{name}.{key}` is missing"), format!("rope type `{kind}` needs it"))),
+            None => {
+                Err(inner.wrong(format!("`{name}.{key}` is missing"), format!("rope type `{kind}` needs it")))
+            }
         }
     };
     let scaling = match kind {
@@ -313,8 +322,9 @@ impl<'a> Keys<'a> {
     }
 
     fn extent(&self, key: &str) -> Result<usize> {
-        self.optional_extent(key)?
-            .ok_or_else(|| self.wrong(format!("`{}` is missing", self.path(key)), "a model of this family needs it"))
+        self.optional_extent(key)?.ok_or_else(|| {
+            self.wrong(format!("`{}` is missing", self.path(key)), "a model of this family needs it")
+        })
     }
 
     fn extent_or(&self, key: &str, default: usize) -> Result<usize> {
@@ -337,7 +347,9 @@ impl<'a> Keys<'a> {
         match self.get(key) {
             None => Ok(default),
             Some(Value::Bool(v)) => Ok(*v),
-            Some(value) => Err(self.wrong(format!("`{}` is {value}", self.path(key)), "it must be true or false")),
+            Some(value) => {
+                Err(self.wrong(format!("`{}` is {value}", self.path(key)), "it must be true or false"))
+            }
         }
     }
 
@@ -345,7 +357,9 @@ impl<'a> Keys<'a> {
         match self.get(key) {
             None => Ok(None),
             Some(Value::Object(section)) => Ok(Some(section)),
-            Some(value) => Err(self.wrong(format!("`{}` is {value}", self.path(key)), "it must be an object")),
+            Some(value) => {
+                Err(self.wrong(format!("`{}` is {value}", self.path(key)), "it must be an object"))
+            }
         }
     }
 }
@@ -383,7 +397,8 @@ mod tests {
         let mut inner = section;
         inner["rope_theta"] = json!(500_000.0);
         let new = with("rope_parameters", inner);
-        let (old, new) = (LlamaConfig::from_json(&old, "m").unwrap(), LlamaConfig::from_json(&new, "m").unwrap());
+        let (old, new) =
+            (LlamaConfig::from_json(&old, "m").unwrap(), LlamaConfig::from_json(&new, "m").unwrap());
         assert_eq!(old, new);
         assert_eq!(old.rope_theta, 500_000.0);
         assert!(matches!(old.rope_scaling, RopeScaling::Llama3 { .. }));
@@ -426,8 +441,12 @@ mod tests {
             ("tie_word_embeddings", json!("yes"), "tie_word_embeddings"),
             ("use_sliding_window", json!(true), "use_sliding_window"),
         ] {
-            let message = LlamaConfig::from_json(&with(key, value.clone()), "some/model").unwrap_err().to_string();
-            assert!(message.contains(expected) && message.contains("some/model"), "{key} = {value}: {message}");
+            let message =
+                LlamaConfig::from_json(&with(key, value.clone()), "some/model").unwrap_err().to_string();
+            assert!(
+                message.contains(expected) && message.contains("some/model"),
+                "{key} = {value}: {message}"
+            );
         }
         assert!(LlamaConfig::from_json(&json!([1]), "m").is_err());
     }

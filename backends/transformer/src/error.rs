@@ -117,7 +117,9 @@ impl Error {
     /// The same error with the model's name where it was not known.
     pub(crate) fn of_model(self, name: &str) -> Self {
         match self {
-            Error::Tensor { tensor, problem, .. } => Error::Tensor { model: name.to_owned(), tensor, problem },
+            Error::Tensor { tensor, problem, .. } => {
+                Error::Tensor { model: name.to_owned(), tensor, problem }
+            }
             Error::MissingTensor { tensor, .. } => Error::MissingTensor { model: name.to_owned(), tensor },
             other => other,
         }

@@ -6,13 +6,13 @@
 
 use rayon::prelude::*;
 
+use crate::LlamaConfig;
 use crate::attention::Attention;
 use crate::batch::{Batch, LayerKeys};
 use crate::block::{Block, InputGroup, Linear, Role};
 use crate::kernels::{PANEL, add_assign, rms_norm_rows, silu_multiply};
 use crate::rope::RopeTable;
 use crate::scratch::with_scratch;
-use crate::LlamaConfig;
 
 /// Most rows of a chunk: their activations fit the second-level cache.
 const CHUNK_ROWS: usize = 66;
@@ -147,7 +147,12 @@ pub(crate) fn run_block(
     let [attn_in, attn_out, mlp_in, mlp_out] = &mut capture.inputs;
 
     // Norm, projections, rotation.
-    let project = |x: &[f32], q: &mut [f32], k: &mut [f32], v: &mut [f32], seen: Option<&mut [f32]>, positions: &[u32]| {
+    let project = |x: &[f32],
+                   q: &mut [f32],
+                   k: &mut [f32],
+                   v: &mut [f32],
+                   seen: Option<&mut [f32]>,
+                   positions: &[u32]| {
         let n = positions.len();
         with_scratch(n * width, |normed| {
             rms_norm_rows(x, block.attention_norm(), c.rms_norm_eps, normed);
@@ -199,7 +204,10 @@ pub(crate) fn run_block(
     }
 
     // Output projection, norm, gated feed-forward.
-    let feed_forward = |h: &mut [f32], mixed: &[f32], seen_in: Option<&mut [f32]>, seen_out: Option<&mut [f32]>| {
+    let feed_forward = |h: &mut [f32],
+                        mixed: &[f32],
+                        seen_in: Option<&mut [f32]>,
+                        seen_out: Option<&mut [f32]>| {
         let n = h.len() / width;
         let inner = c.intermediate_size;
         // With all outputs shared among threads the gate is formed in one piece.

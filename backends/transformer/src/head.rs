@@ -74,7 +74,8 @@ impl Head {
         let tile_count = self.weight.panel_count().div_ceil(TILE_PANELS);
         let row_tasks = rows.div_ceil(TASK_ROWS);
         let task_rows = rows.div_ceil(row_tasks).next_multiple_of(6);
-        let slices = if row_tasks >= 4 * threads { 1 } else { (4 * threads).div_ceil(row_tasks).min(tile_count) };
+        let slices =
+            if row_tasks >= 4 * threads { 1 } else { (4 * threads).div_ceil(row_tasks).min(tile_count) };
         let slice_tiles = tile_count.div_ceil(slices);
         let mut tasks = Vec::new();
         for first_row in (0..rows).step_by(task_rows) {
@@ -82,7 +83,13 @@ impl Head {
             let from = targets.partition_point(|t| t.row < first_row);
             let to = targets.partition_point(|t| t.row < first_row + count);
             for first_tile in (0..tile_count).step_by(slice_tiles) {
-                tasks.push((first_row, count, first_tile, slice_tiles.min(tile_count - first_tile), from..to));
+                tasks.push((
+                    first_row,
+                    count,
+                    first_tile,
+                    slice_tiles.min(tile_count - first_tile),
+                    from..to,
+                ));
             }
         }
         let parts: Vec<_> = tasks
@@ -162,9 +169,8 @@ mod tests {
         };
         for rows in [1, 5, 200] {
             let hidden: Vec<f32> = (0..rows * width).map(|i| value(i * 31 + 5)).collect();
-            let targets: Vec<Target> = (0..rows)
-                .flat_map(|row| [0, 511, 512, 1299].map(|token| Target { row, token }))
-                .collect();
+            let targets: Vec<Target> =
+                (0..rows).flat_map(|row| [0, 511, 512, 1299].map(|token| Target { row, token })).collect();
             let logits = head.logits(&hidden);
             let (distributions, found) = head.score(&hidden, &targets);
             for (row, d) in distributions.iter().enumerate() {

@@ -29,7 +29,9 @@ mod trie;
 mod weights;
 
 pub use batch::{Batch, KeySpan, KeyValueCache, LayerKeys, Segment};
-pub use block::{ATTENTION_NORM, Block, BlockInfo, InputGroup, Linear, LinearInfo, MLP_NORM, NormInfo, tensor_name};
+pub use block::{
+    ATTENTION_NORM, Block, BlockInfo, InputGroup, Linear, LinearInfo, MLP_NORM, NormInfo, tensor_name,
+};
 pub use calibration::{CalibrationOptions, Calibrator, StatisticRequest, Trial};
 pub use checkpoint::{CheckpointOptions, CheckpointWriter, StorageType};
 pub use config::{LlamaConfig, RopeScaling, SUPPORTED_ARCHITECTURES};

@@ -53,7 +53,10 @@ pub struct Model {
 
 impl std::fmt::Debug for Model {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Model").field("name", &self.name).field("config", &self.config).finish_non_exhaustive()
+        f.debug_struct("Model")
+            .field("name", &self.name)
+            .field("config", &self.config)
+            .finish_non_exhaustive()
     }
 }
 
@@ -216,7 +219,10 @@ impl Model {
                 *slot = OnceLock::from(block);
                 Ok(())
             }
-            None => Err(Error::argument(format!("block {index}"), format!("the model has blocks 0 to {}", count - 1))),
+            None => Err(Error::argument(
+                format!("block {index}"),
+                format!("the model has blocks 0 to {}", count - 1),
+            )),
         }
     }
 
@@ -262,9 +268,11 @@ impl Model {
         let width = self.config.hidden_size;
         let mut hidden = vec![0f32; tokens.len() * width];
         self.install(|| {
-            hidden.par_chunks_mut(width).zip(tokens).with_min_len(64).for_each(|(row, &token)| match &self.embedding {
-                Embedding::Rows(rows) => row.copy_from_slice(&rows[token as usize * width..][..width]),
-                Embedding::Packed(packed) => packed.copy_row(token as usize, row),
+            hidden.par_chunks_mut(width).zip(tokens).with_min_len(64).for_each(|(row, &token)| {
+                match &self.embedding {
+                    Embedding::Rows(rows) => row.copy_from_slice(&rows[token as usize * width..][..width]),
+                    Embedding::Packed(packed) => packed.copy_row(token as usize, row),
+                }
             });
         });
         Ok(hidden)
@@ -320,7 +328,14 @@ impl Model {
     }
 
     /// Runs one block, with the weights given, on a batch whose hidden states are in `hidden`, in place.
-    pub(crate) fn run_one(&self, block: &Block, batch: &Batch, hidden: &mut [f32], workspace: &mut Workspace, capture: &mut Capture) {
+    pub(crate) fn run_one(
+        &self,
+        block: &Block,
+        batch: &Batch,
+        hidden: &mut [f32],
+        workspace: &mut Workspace,
+        capture: &mut Capture,
+    ) {
         let positions = batch.positions.iter().max().map_or(0, |&p| p as usize + 1);
         let rope = self.rope(positions);
         let geometry = Geometry { config: &self.config, rope: &rope };
@@ -367,7 +382,9 @@ fn check_shapes(source: &dyn TensorSource, config: &LlamaConfig, model: &str) ->
             } else if source.contains(&bias) {
                 return Err(Error::Config {
                     model: model.to_owned(),
-                    problem: format!("there is a tensor `{bias}`, but the configuration says that this linear has no bias"),
+                    problem: format!(
+                        "there is a tensor `{bias}`, but the configuration says that this linear has no bias"
+                    ),
                     remedy: "set `attention_bias` or `mlp_bias` as the model needs it".to_owned(),
                 });
             }
@@ -384,7 +401,8 @@ fn check_shapes(source: &dyn TensorSource, config: &LlamaConfig, model: &str) ->
                 "`num_hidden_layers` is {}, but there is a tensor `{beyond}`",
                 config.num_hidden_layers
             ),
-            remedy: "configuration and weights are not of the same model: fetch both again from one place".to_owned(),
+            remedy: "configuration and weights are not of the same model: fetch both again from one place"
+                .to_owned(),
         });
     }
     Ok(())

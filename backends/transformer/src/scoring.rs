@@ -128,7 +128,9 @@ impl<'a> Scorer<'a> {
             if scored > limit {
                 return Err(Error::argument(
                     format!("request {i}"),
-                    format!("the continuation has {scored} tokens, more than the {limit} the model reads at once"),
+                    format!(
+                        "the continuation has {scored} tokens, more than the {limit} the model reads at once"
+                    ),
                 ));
             }
             self.model.check_tokens(&request.context, &format!("request {i}"))?;
@@ -139,7 +141,14 @@ impl<'a> Scorer<'a> {
             let input = if scored == 0 {
                 Vec::new()
             } else {
-                request.context.iter().chain(&request.continuation).copied().skip(cut).take(full - 1 - cut).collect()
+                request
+                    .context
+                    .iter()
+                    .chain(&request.continuation)
+                    .copied()
+                    .skip(cut)
+                    .take(full - 1 - cut)
+                    .collect()
             };
             inputs.push(input);
             results.push(ScoreResult {

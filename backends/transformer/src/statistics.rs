@@ -90,14 +90,21 @@ impl Accumulator {
                     self.rows.extend_from_slice(&x[(t - self.tokens) * width..][..width]);
                 }
             }
-            StatisticKind::SquaredSums => self.columns_by(x, |s, v| s + f64::from(v) * f64::from(v), |a, b| a + b),
+            StatisticKind::SquaredSums => {
+                self.columns_by(x, |s, v| s + f64::from(v) * f64::from(v), |a, b| a + b)
+            }
             StatisticKind::AbsMean => self.columns_by(x, |s, v| s + f64::from(v.abs()), |a, b| a + b),
             StatisticKind::AbsMax => self.columns_by(x, |s, v| s.max(f64::from(v.abs())), f64::max),
         }
         self.tokens += tokens;
     }
 
-    fn columns_by(&mut self, x: &[f32], step: impl Fn(f64, f32) -> f64 + Sync, join: impl Fn(f64, f64) -> f64) {
+    fn columns_by(
+        &mut self,
+        x: &[f32],
+        step: impl Fn(f64, f32) -> f64 + Sync,
+        join: impl Fn(f64, f64) -> f64,
+    ) {
         let width = self.width;
         let partial: Vec<Vec<f64>> = x
             .par_chunks(PARTIAL_ROWS * width)

@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use candle_core::quantized::{GgmlDType, QStorage, QTensor};
 use candle_core::Device;
+use candle_core::quantized::{GgmlDType, QStorage, QTensor};
 use llmcb_model_files::{Encoding, GgmlType, ModelFiles, StoredTensor};
 
 use crate::{Error, Result};
@@ -51,9 +51,10 @@ impl MemorySource {
     }
 
     fn get(&self, name: &str) -> Result<&(Vec<usize>, Vec<f32>)> {
-        self.tensors
-            .get(name)
-            .ok_or_else(|| Error::MissingTensor { model: "model in memory".to_owned(), tensor: name.to_owned() })
+        self.tensors.get(name).ok_or_else(|| Error::MissingTensor {
+            model: "model in memory".to_owned(),
+            tensor: name.to_owned(),
+        })
     }
 }
 
@@ -90,20 +91,24 @@ impl TensorSource for ModelFiles {
 /// # Errors
 /// [`Error::Tensor`] when the bytes cannot be decoded.
 pub fn decode(stored: &StoredTensor<'_>) -> Result<Vec<f32>> {
-    let wrong = |problem: String| Error::Tensor {
-        model: "weights".to_owned(),
-        tensor: stored.name.clone(),
-        problem,
-    };
+    let wrong =
+        |problem: String| Error::Tensor { model: "weights".to_owned(), tensor: stored.name.clone(), problem };
     let values = match stored.encoding {
         Encoding::F32 => stored.bytes.as_chunks::<4>().0.iter().map(|&b| f32::from_le_bytes(b)).collect(),
-        Encoding::F16 => stored.bytes.as_chunks::<2>().0.iter().map(|&b| half::f16::from_le_bytes(b).to_f32()).collect(),
-        Encoding::BF16 => stored.bytes.as_chunks::<2>().0.iter().map(|&b| half::bf16::from_le_bytes(b).to_f32()).collect(),
+        Encoding::F16 => {
+            stored.bytes.as_chunks::<2>().0.iter().map(|&b| half::f16::from_le_bytes(b).to_f32()).collect()
+        }
+        Encoding::BF16 => {
+            stored.bytes.as_chunks::<2>().0.iter().map(|&b| half::bf16::from_le_bytes(b).to_f32()).collect()
+        }
         Encoding::Ggml(kind) => quantised(stored, kind).map_err(|e| wrong(e.to_string()))?,
     };
     let elements = stored.shape.iter().product::<usize>();
     if values.len() != elements {
         return Err(wrong(format!("{} values for the shape {:?}", values.len(), stored.shape)));
+    }
+    if let Some(at) = values.iter().position(|v| !v.is_finite()) {
+        return Err(wrong(format!("value {at} is {}", values[at])));
     }
     match stored.rope_interleaved_heads {
         None => Ok(values),
@@ -185,8 +190,19 @@ mod tests {
     use super::*;
     use candle_core::Tensor;
 
-    fn stored<'a>(encoding: Encoding, shape: &[usize], bytes: &'a [u8], heads: Option<usize>) -> StoredTensor<'a> {
-        StoredTensor { name: "w".to_owned(), shape: shape.to_vec(), encoding, bytes, rope_interleaved_heads: heads }
+    fn stored<'a>(
+        encoding: Encoding,
+        shape: &[usize],
+        bytes: &'a [u8],
+        heads: Option<usize>,
+    ) -> StoredTensor<'a> {
+        StoredTensor {
+            name: "w".to_owned(),
+            shape: shape.to_vec(),
+            encoding,
+            bytes,
+            rope_interleaved_heads: heads,
+        }
     }
 
     #[test]

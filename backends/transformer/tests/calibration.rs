@@ -69,8 +69,7 @@ fn statistics_are_those_of_the_inputs_of_each_linear() {
         let n = linear.in_features;
         for i in 0..n {
             for j in 0..n {
-                let want: f64 =
-                    rows.values.chunks(n).map(|row| f64::from(row[i]) * f64::from(row[j])).sum();
+                let want: f64 = rows.values.chunks(n).map(|row| f64::from(row[i]) * f64::from(row[j])).sum();
                 assert!((f64::from(gram.values[i * n + j]) - want).abs() < 1e-3 * (1.0 + want.abs()));
             }
         }
@@ -125,7 +124,8 @@ fn trials_leave_the_block_as_it_is() {
     let trial = [(name.to_owned(), zeros.clone())];
     let tried = calibrator.forward_block(&trial).unwrap();
     let error = calibrator.output_error(&trial).unwrap();
-    let want: f64 = tried.iter().zip(&dense).map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>() / dense.len() as f64;
+    let want: f64 =
+        tried.iter().zip(&dense).map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>() / dense.len() as f64;
     assert!((error - want).abs() < 1e-6 * want && error > 0.0);
     assert_eq!(calibrator.forward_block(&[]).unwrap(), dense);
     calibrator.set_tensor(name, zeros).unwrap();

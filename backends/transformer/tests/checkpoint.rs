@@ -21,10 +21,14 @@ fn a_checkpoint_gives_the_same_logits() {
         let want = model.logits(&tokens(1, 20, 96)).unwrap();
         for max_shard_bytes in [100_000, 5_000_000_000] {
             let directory = tempfile::tempdir().unwrap();
-            CheckpointWriter::create(directory.path(), &model, CheckpointOptions { max_shard_bytes, ..options() })
-                .unwrap()
-                .finish()
-                .unwrap();
+            CheckpointWriter::create(
+                directory.path(),
+                &model,
+                CheckpointOptions { max_shard_bytes, ..options() },
+            )
+            .unwrap()
+            .finish()
+            .unwrap();
             let again = Model::open(directory.path(), &LoadOptions::default()).unwrap();
             assert_eq!(again.config(), model.config());
             assert_eq!(again.logits(&tokens(1, 20, 96)).unwrap(), want, "{name}");
@@ -40,10 +44,12 @@ fn replaced_blocks_and_half_precision_are_what_is_read() {
     let mut block = model.block(1).unwrap();
     block.set_tensor("mlp.up_proj.weight", vec![0.125; 112 * 64]).unwrap();
     block.set_tensor("self_attn.k_proj.bias", vec![0.25; 32]).unwrap();
-    for (storage, tolerance) in [(StorageType::F32, 0.0), (StorageType::F16, 2e-3), (StorageType::BF16, 2e-2)] {
+    for (storage, tolerance) in [(StorageType::F32, 0.0), (StorageType::F16, 2e-3), (StorageType::BF16, 2e-2)]
+    {
         let directory = tempfile::tempdir().unwrap();
         let mut writer =
-            CheckpointWriter::create(directory.path(), &model, CheckpointOptions { storage, ..options() }).unwrap();
+            CheckpointWriter::create(directory.path(), &model, CheckpointOptions { storage, ..options() })
+                .unwrap();
         writer.write_block(1, &block).unwrap();
         writer.finish().unwrap();
         let again = Model::open(directory.path(), &LoadOptions::default()).unwrap();

@@ -39,7 +39,7 @@ fn sequences_end_at_stop_tokens_and_at_the_context() {
     let model = model("llama2", 1);
     let prompt = tokens(1, 60, 96);
     let options = GenerateOptions { max_new_tokens: 100, ..GenerateOptions::default() };
-    let (answers, _) = generate(&model, &[prompt.clone()], &options, &mut keep_going).unwrap();
+    let (answers, _) = generate(&model, std::slice::from_ref(&prompt), &options, &mut keep_going).unwrap();
     assert_eq!(answers[0].reason, StopReason::ContextFull);
     assert_eq!(answers[0].tokens.len(), 5);
     let stop = answers[0].tokens[2];
@@ -53,7 +53,8 @@ fn sequences_end_at_stop_tokens_and_at_the_context() {
 fn bad_prompts_are_named() {
     let model = model("llama2", 1);
     for prompt in [vec![], vec![1; 65], vec![96]] {
-        let message = generate(&model, &[vec![1], prompt], &GenerateOptions::default(), &mut keep_going).unwrap_err();
+        let message =
+            generate(&model, &[vec![1], prompt], &GenerateOptions::default(), &mut keep_going).unwrap_err();
         assert!(message.to_string().contains("prompt 1"), "{message}");
     }
 }

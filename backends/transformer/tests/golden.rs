@@ -7,7 +7,8 @@ use support::{CASES, golden, model};
 #[test]
 fn logits_agree_with_the_upstream_implementations() {
     let golden = golden();
-    let ids: Vec<u32> = golden["input_ids"].as_array().unwrap().iter().map(|v| v.as_u64().unwrap() as u32).collect();
+    let ids: Vec<u32> =
+        golden["input_ids"].as_array().unwrap().iter().map(|v| v.as_u64().unwrap() as u32).collect();
     for name in CASES {
         let case = &golden["cases"][name];
         for threads in [1, 2] {
@@ -28,7 +29,8 @@ fn logits_agree_with_the_upstream_implementations() {
 fn mean_log_likelihood_agrees_with_the_upstream_implementations() {
     use llmcb_transformer::{ScoreRequest, Scorer};
     let golden = golden();
-    let ids: Vec<u32> = golden["input_ids"].as_array().unwrap().iter().map(|v| v.as_u64().unwrap() as u32).collect();
+    let ids: Vec<u32> =
+        golden["input_ids"].as_array().unwrap().iter().map(|v| v.as_u64().unwrap() as u32).collect();
     for name in CASES {
         let model = model(name, 2);
         let request = ScoreRequest { context: ids[..1].to_vec(), continuation: ids[1..].to_vec() };

@@ -63,7 +63,10 @@ fn scores_agree_with_one_request_at_a_time() {
         let results = Scorer::new(&model).unwrap().score(&requests).unwrap();
         for (request, result) in requests.iter().zip(&results) {
             let want = naive(&model, request);
-            assert!((result.log_likelihood - want.log_likelihood).abs() < 1e-5, "{name}: {result:?} {want:?}");
+            assert!(
+                (result.log_likelihood - want.log_likelihood).abs() < 1e-5,
+                "{name}: {result:?} {want:?}"
+            );
             assert_eq!((result.greedy, result.truncated), (want.greedy, want.truncated));
             for (a, b) in result.token_log_likelihoods.iter().zip(&want.token_log_likelihoods) {
                 assert!((a - b).abs() < 1e-5);
@@ -79,7 +82,9 @@ fn scores_are_the_same_bits_whatever_the_batch_order_and_threads() {
     for threads in [1, 2, 3] {
         let model = model("llama3-gqa", threads);
         for batch_tokens in [1, 7, 30, 100, 100_000] {
-            let scorer = Scorer::with_options(&model, ScoreOptions { batch_tokens, ..ScoreOptions::default() }).unwrap();
+            let scorer =
+                Scorer::with_options(&model, ScoreOptions { batch_tokens, ..ScoreOptions::default() })
+                    .unwrap();
             assert_eq!(scorer.score(&requests).unwrap(), reference, "batches of {batch_tokens} tokens");
         }
         let scorer = Scorer::new(&model).unwrap();
@@ -135,7 +140,8 @@ fn bad_requests_are_named() {
         (vec![u32::MAX], vec![1], "vocabulary"),
         (vec![1], vec![1; 65], "65 tokens"),
     ] {
-        let message = scorer.score(&[good.clone(), ScoreRequest { context, continuation }]).unwrap_err().to_string();
+        let message =
+            scorer.score(&[good.clone(), ScoreRequest { context, continuation }]).unwrap_err().to_string();
         assert!(message.contains(expected) && message.contains("request 1"), "{message}");
     }
 }
@@ -143,7 +149,8 @@ fn bad_requests_are_named() {
 #[test]
 fn scoring_stops_on_request() {
     let model = model("llama2", 1);
-    let scorer = Scorer::with_options(&model, ScoreOptions { batch_tokens: 10, ..ScoreOptions::default() }).unwrap();
+    let scorer =
+        Scorer::with_options(&model, ScoreOptions { batch_tokens: 10, ..ScoreOptions::default() }).unwrap();
     let mut calls = 0;
     let result = scorer.score_with(&mixed_requests(), &mut |progress| {
         calls += 1;

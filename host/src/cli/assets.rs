@@ -109,7 +109,13 @@ fn pull(store: &Store, ids: &[String], all: bool) -> Result<ExitCode, Failure> {
         match store.pull(id, &tell) {
             Ok(parts) => {
                 for part in parts {
-                    lines.push_str(&format!("{}\t{}\t{}\t{}\n", part.asset, part.part, part.sha256, part.path.display()));
+                    lines.push_str(&format!(
+                        "{}\t{}\t{}\t{}\n",
+                        part.asset,
+                        part.part,
+                        part.sha256,
+                        part.path.display()
+                    ));
                     if let Some(note) = &part.note {
                         output::warning(note);
                     }
@@ -147,7 +153,13 @@ fn to_json(asset: &AssetStatus) -> serde_json::Value {
 fn render(assets: &[AssetStatus]) -> String {
     let mut text = String::new();
     for asset in assets {
-        text.push_str(&format!("{}  ({}, {})\n    {}\n", asset.id, kind(asset.kind), asset.licence, asset.what));
+        text.push_str(&format!(
+            "{}  ({}, {})\n    {}\n",
+            asset.id,
+            kind(asset.kind),
+            asset.licence,
+            asset.what
+        ));
         for part in &asset.parts {
             let mut facts = Vec::new();
             if part.rows > 0 {

@@ -53,9 +53,9 @@ pub struct CompressCommand {
 
 /// Where the work is done until the checkpoint is whole: beside the target, so that a rename is enough.
 fn work_folder(out: &Path) -> Result<PathBuf, Failure> {
-    let name = out
-        .file_name()
-        .ok_or_else(|| Failure::usage(format!("--out {}: name a folder for the checkpoint", out.display())))?;
+    let name = out.file_name().ok_or_else(|| {
+        Failure::usage(format!("--out {}: name a folder for the checkpoint", out.display()))
+    })?;
     match std::fs::read_dir(out).map(|mut entries| entries.next().is_some()) {
         Ok(true) => {
             return Err(Failure::usage(format!(
@@ -117,7 +117,11 @@ pub fn run(global: &GlobalFlags, command: CompressCommand) -> Result<ExitCode, F
 }
 
 fn stage_folder(result: &RunResult, work: &Path) -> PathBuf {
-    result.stages().find(|s| s.kind == StageKind::Compress).map(|s| work.join(&s.directory)).unwrap_or_default()
+    result
+        .stages()
+        .find(|s| s.kind == StageKind::Compress)
+        .map(|s| work.join(&s.directory))
+        .unwrap_or_default()
 }
 
 /// The result of the one stage; else why there is none.
@@ -128,7 +132,8 @@ fn made(result: &RunResult, work: &Path) -> Result<StageResult, Failure> {
     match stage.status {
         Some(Status::Done) => {
             let file = work.join(&stage.directory).join("result.json");
-            let bytes = std::fs::read(&file).map_err(|e| Failure::failed(format!("{}: {e}", file.display())))?;
+            let bytes =
+                std::fs::read(&file).map_err(|e| Failure::failed(format!("{}: {e}", file.display())))?;
             serde_json::from_slice(&bytes).map_err(|e| Failure::failed(format!("{}: {e}", file.display())))
         }
         Some(Status::Cancelled) | None => Err(Failure::Cancelled),

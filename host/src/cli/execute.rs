@@ -59,7 +59,8 @@ pub fn execute(suite: Suite, show: Show) -> Result<ExitCode, Failure> {
 /// # Errors
 /// As [`execute`].
 pub fn run_shown(suite: &Suite, quiet: bool) -> Result<RunResult, Failure> {
-    let interrupt = Interrupt::install().map_err(|e| Failure::failed(format!("signals cannot be handled: {e}")))?;
+    let interrupt =
+        Interrupt::install().map_err(|e| Failure::failed(format!("signals cannot be handled: {e}")))?;
     let mut view = RunView { progress: ProgressView::new(quiet), told_to_stop: false, cannot_save: false };
     let result = run(suite, &interrupt, &mut |event| {
         view.tell_stop(&interrupt);
@@ -67,7 +68,7 @@ pub fn run_shown(suite: &Suite, quiet: bool) -> Result<RunResult, Failure> {
     });
     drop(view);
     result.map_err(|error| match error {
-        SuiteError::Suite(_) => Failure::usage(error),
+        SuiteError::Suite(_) | SuiteError::Out(_) => Failure::usage(error),
         error => Failure::failed(error),
     })
 }
@@ -82,7 +83,7 @@ impl RunView {
     fn tell_stop(&mut self, interrupt: &Interrupt) {
         if interrupt.stop() && !self.told_to_stop {
             self.told_to_stop = true;
-            output::say("stopping at the next safe point; Ctrl-C again kills at once");
+            self.progress.note("stopping at the next safe point; Ctrl-C again kills at once");
         }
     }
 
@@ -93,7 +94,11 @@ impl RunView {
                 self.progress.fetch(crate::assets::Progress::Bytes { what, done, total });
             }
             Event::Planned { stages, reused } => {
-                let done = if reused > 0 { format!(", {reused} of them done by an earlier run") } else { String::new() };
+                let done = if reused > 0 {
+                    format!(", {reused} of them done by an earlier run")
+                } else {
+                    String::new()
+                };
                 self.progress.note(&format!("{stages} stages{done}"));
             }
             Event::StageStarted { number, total, label, resumed, .. } => {
@@ -114,7 +119,8 @@ impl RunView {
     /// Rewrites what is derived from the run's result. The result itself is written already, so a failure is told and no more.
     fn save(&mut self, run: &RunResult, out: &Path) {
         let text = table::render(run, &Facts::read(run, out), FILE_WIDTH);
-        let written = csv::save(run, &out.join(CSV)).and_then(|()| csv::replace(&out.join(TABLE), text.as_bytes()));
+        let written =
+            csv::save(run, &out.join(CSV)).and_then(|()| csv::replace(&out.join(TABLE), text.as_bytes()));
         if let Err(e) = written
             && !self.cannot_save
         {

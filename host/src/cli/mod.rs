@@ -32,7 +32,7 @@ const EXAMPLES: &str = "\
 Examples:
   llmcb-host --plugin libgptq.so
       benchmarks one plugin on the default model and tasks, the dense model beside it
-  llmcb-host run --method gptq:bits=4 --method wanda:sparsity=0.5 --tasks arc_easy,piqa
+  llmcb-host run --method gptq:bits=4 --method wanda:ratio=0.5 --tasks arc_easy,piqa
       compares two methods on two tasks
   llmcb-host plugins info gptq
       what a plugin does, and all its options
@@ -109,7 +109,9 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         None if global.plugin.is_empty() => {
             let help = Cli::command().render_help();
             output::say(&help.to_string());
-            Err(Failure::usage("nothing to do: give a command, or --plugin FILE for that plugin's default benchmark"))
+            Err(Failure::usage(
+                "nothing to do: give a command, or --plugin FILE for that plugin's default benchmark",
+            ))
         }
         None => run::default_benchmark(&global),
         Some(Command::Run(command)) => run::run(&global, command),

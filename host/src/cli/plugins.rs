@@ -84,7 +84,9 @@ enum Action {
 fn describe(file: &Path) -> Result<Descriptor, Refusal> {
     let options = WorkerOptions { hang_limit: Some(CHECK_LIMIT), ..WorkerOptions::default() };
     worker::describe(file, &options).map_err(|error| match error {
-        WorkerError::Failed { message, .. } if message.contains("it exports no `") => Refusal::Foreign(message),
+        WorkerError::Failed { message, .. } if message.contains("it exports no `") => {
+            Refusal::Foreign(message)
+        }
         WorkerError::Failed { message, .. } => Refusal::Broken(message),
         other => Refusal::Broken(format!("{}: when it was loaded, {other}", file.display())),
     })
@@ -104,7 +106,8 @@ fn search_path(global: &GlobalFlags) -> Result<SearchPath, Failure> {
 /// When a plugin that the user named cannot be used.
 pub fn catalog(global: &GlobalFlags) -> Result<Catalog, Failure> {
     let path = search_path(global)?;
-    let catalog = path.discover(&CachedDescriptions::new(&describe, cache_folder())).map_err(Failure::usage)?;
+    let catalog =
+        path.discover(&CachedDescriptions::new(&describe, cache_folder())).map_err(Failure::usage)?;
     if !global.quiet {
         catalog.notes.iter().for_each(|note| output::warning(note));
     }
@@ -152,7 +155,9 @@ fn list(global: &GlobalFlags, json: bool) -> Result<ExitCode, Failure> {
             .collect();
         output::json(&all)?;
     } else if catalog.plugins.is_empty() {
-        output::say("no plugins found; name one with --plugin FILE, or a folder of them with --plugin-dir DIR");
+        output::say(
+            "no plugins found; name one with --plugin FILE, or a folder of them with --plugin-dir DIR",
+        );
     } else {
         let rows = catalog.plugins.iter().map(|p| {
             let d = &p.descriptor;

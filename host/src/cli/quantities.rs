@@ -22,7 +22,7 @@ pub fn bytes(text: &str) -> Result<u64, String> {
         _ => return Err(wrong()),
     };
     let value = number * factor as f64;
-    if value < 1.0 || value > 1e18 {
+    if !(1.0..=1e18).contains(&value) {
         return Err("must be at least 1 byte and at most 1e18".into());
     }
     Ok(value as u64)
@@ -47,14 +47,34 @@ mod tests {
 
     #[test]
     fn sizes() {
-        for (text, expected) in [("4G", Some(4 << 30)), ("512 MiB", Some(512 << 20)), ("1.5k", Some(1536)), ("7", Some(7)), ("0", None), ("-1", None), ("4X", None), ("", None), ("inf", None), ("1e300", None), ("\u{e9}", None)] {
+        for (text, expected) in [
+            ("4G", Some(4 << 30)),
+            ("512 MiB", Some(512 << 20)),
+            ("1.5k", Some(1536)),
+            ("7", Some(7)),
+            ("0", None),
+            ("-1", None),
+            ("4X", None),
+            ("", None),
+            ("inf", None),
+            ("1e300", None),
+            ("\u{e9}", None),
+        ] {
             assert_eq!(bytes(text).ok(), expected, "{text}");
         }
     }
 
     #[test]
     fn times() {
-        for (text, expected) in [("600", Some(600)), ("90s", Some(90)), ("10m", Some(600)), ("2h", Some(7200)), ("0", Some(0)), ("soon", None), ("1e300h", None)] {
+        for (text, expected) in [
+            ("600", Some(600)),
+            ("90s", Some(90)),
+            ("10m", Some(600)),
+            ("2h", Some(7200)),
+            ("0", Some(0)),
+            ("soon", None),
+            ("1e300h", None),
+        ] {
             assert_eq!(duration(text).ok().map(|d| d.as_secs()), expected, "{text}");
         }
     }

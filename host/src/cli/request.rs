@@ -75,13 +75,19 @@ fn label(spec: &PluginSpec) -> String {
             label.push_str(value);
         }
     }
-    label.chars().map(|c| if c.is_ascii_alphanumeric() || "-_=.+".contains(c) { c } else { '_' }).take(100).collect()
+    label
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() || "-_=.+".contains(c) { c } else { '_' })
+        .take(100)
+        .collect()
 }
 
 /// Tasks as `--tasks` gives them: separated by commas, which may also separate a task's own options.
 pub fn split_tasks(given: &[String]) -> Vec<String> {
     let mut tasks: Vec<String> = Vec::new();
-    for piece in given.iter().flat_map(|text| text.split(',')).map(str::trim).filter(|piece| !piece.is_empty()) {
+    for piece in
+        given.iter().flat_map(|text| text.split(',')).map(str::trim).filter(|piece| !piece.is_empty())
+    {
         // `mmlu:shots=5,limit=10`: what looks like an option continues the task before it.
         let option = piece.contains('=') && !piece.contains(':');
         match tasks.last_mut() {

@@ -20,7 +20,7 @@ per item, and the checkpoint a method made. What is done already, with the same 
 Examples:
   llmcb-host run --method gptq:bits=4,group_size=128 --method rtn:bits=4
       two methods on the default model and tasks
-  llmcb-host run --model ./llama --method wanda:sparsity=0.5 --tasks wikitext2,arc_easy
+  llmcb-host run --model ./llama --method wanda:ratio=0.5 --tasks wikitext2,arc_easy
       a model of one's own, two tasks
   llmcb-host run --method gptq --tasks text:notes.txt --calibration notes-train.txt
       calibration and perplexity on one's own text
@@ -34,7 +34,8 @@ const QUICK_LIMIT: usize = 100;
 
 /// Tasks whose documents are many or long have limits of their own there: MMLU's is for each of 57 subjects, perplexity's counts windows of
 /// 2048 tokens.
-const QUICK_TASKS: [(&str, &str); 2] = [("mmlu", "mmlu:limit=1"), ("squad_passages", "squad_passages:limit=8")];
+const QUICK_TASKS: [(&str, &str); 2] =
+    [("mmlu", "mmlu:limit=1"), ("squad_passages", "squad_passages:limit=8")];
 
 /// Compress models with methods and score them on tasks, the dense model beside them
 #[derive(Debug, Args)]
@@ -113,10 +114,15 @@ pub fn default_benchmark(global: &GlobalFlags) -> Result<ExitCode, Failure> {
         backends,
         tasks: tasks
             .into_iter()
-            .map(|task| QUICK_TASKS.iter().find(|(name, _)| *name == task).map_or(task, |(_, quick)| quick).to_owned())
+            .map(|task| {
+                QUICK_TASKS.iter().find(|(name, _)| *name == task).map_or(task, |(_, quick)| quick).to_owned()
+            })
             .collect(),
         limit: Some(QUICK_LIMIT),
-        calibration: crate::suite::spec::Calibration { text: DEFAULT_CALIBRATION.to_owned(), ..Default::default() },
+        calibration: crate::suite::spec::Calibration {
+            text: DEFAULT_CALIBRATION.to_owned(),
+            ..Default::default()
+        },
         ..Suite::default()
     };
     execute(suite, Show { json: false, dry_run: false, quiet: global.quiet })

@@ -62,7 +62,8 @@ fn render(scores: &[TableScore], width: usize) -> String {
     tracks.dedup();
     for track in tracks {
         let rows: Vec<&TableScore> = scores.iter().filter(|s| s.track == track).collect();
-        let names: Vec<&str> = rows.first().map(|s| s.oms.iter().map(|om| om.name.as_str()).collect()).unwrap_or_default();
+        let names: Vec<&str> =
+            rows.first().map(|s| s.oms.iter().map(|om| om.name.as_str()).collect()).unwrap_or_default();
         let published = |name: &str| rows.iter().any(|row| row.published.contains_key(name));
         let mut header = vec![format!("track {track}\nmethod"), "\nsetting".to_owned()];
         for name in &names {
@@ -82,7 +83,9 @@ fn render(scores: &[TableScore], width: usize) -> String {
                     None => "-".into(),
                 });
                 if published(name) {
-                    line.push(row.published.get(*name).map_or_else(|| "-".into(), |value| format!("{value:.2}")));
+                    line.push(
+                        row.published.get(*name).map_or_else(|| "-".into(), |value| format!("{value:.2}")),
+                    );
                 }
             }
             lines.push(line);

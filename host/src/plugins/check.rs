@@ -119,8 +119,9 @@ mod tests {
             _ => (Verdict::Passed, String::new()),
         };
         let mut lines = Vec::new();
-        let report =
-            run(Path::new("x.so"), ["header", "layout", "descriptor", "compress"], one, |line| lines.push(line_text(line)));
+        let report = run(Path::new("x.so"), ["header", "layout", "descriptor", "compress"], one, |line| {
+            lines.push(line_text(line))
+        });
         assert_eq!(
             lines,
             [

@@ -58,7 +58,19 @@ fn outside(property: &Value) -> Vec<Value> {
 
 /// Values that fit hardly any option.
 fn odd() -> Vec<Value> {
-    vec![json!(-1), json!(0), json!(i64::MAX), json!(u64::MAX), json!(1e308), json!(-1e-308), json!(""), json!("no such value"), json!([]), json!({}), json!(null)]
+    vec![
+        json!(-1),
+        json!(0),
+        json!(i64::MAX),
+        json!(u64::MAX),
+        json!(1e308),
+        json!(-1e-308),
+        json!(""),
+        json!("no such value"),
+        json!([]),
+        json!({}),
+        json!(null),
+    ]
 }
 
 /// Values out of range are refused by the schema, and neither those nor values of odd types or sizes make the plugin panic.
@@ -71,7 +83,10 @@ pub fn odd_options(plugin: &LoadedPlugin) -> Seen {
             for value in outside(property) {
                 let given = json!({ name: value.clone() });
                 if options::validate(&descriptor.id, &role.options, &given).is_ok() {
-                    return Err(format!("option `{name}` of the {}: its own schema lets {value} pass", role.role));
+                    return Err(format!(
+                        "option `{name}` of the {}: its own schema lets {value} pass",
+                        role.role
+                    ));
                 }
             }
             for value in outside(property).into_iter().chain(odd()) {
@@ -143,7 +158,9 @@ pub fn models_that_are_none(plugin: &LoadedPlugin) -> Seen {
                 _ => plugin.open_runner(&model, &json!({}), host(false)).map(|_| ()),
             };
             match result {
-                Ok(()) => return Err(format!("the {} opened {}, which is no model", role.role, model.display())),
+                Ok(()) => {
+                    return Err(format!("the {} opened {}, which is no model", role.role, model.display()));
+                }
                 Err(error) if error.kind() == ErrorKind::Panicked => return Err(error.to_string()),
                 Err(_) => {}
             }

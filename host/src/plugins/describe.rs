@@ -69,11 +69,16 @@ impl<'a> CachedDescriptions<'a> {
     /// # Errors
     /// [`Refusal::Foreign`] for files that are no plugins, [`Refusal::Broken`] for unusable ones.
     pub fn describe(&self, path: &Path) -> Result<(String, Descriptor), Refusal> {
-        let unreadable = |e: std::io::Error| Refusal::Broken(format!("{}: cannot be read: {e}", path.display()));
+        let unreadable =
+            |e: std::io::Error| Refusal::Broken(format!("{}: cannot be read: {e}", path.display()));
         let (bytes, modified_ns) = identity(path).map_err(unreadable)?;
-        let foreign = || Refusal::Foreign(format!("{}: not an llmcb plugin: it exports no plugin header", path.display()));
+        let foreign = || {
+            Refusal::Foreign(format!("{}: not an llmcb plugin: it exports no plugin header", path.display()))
+        };
         if let Some(entry) = self.recall(path).filter(|e| {
-            e.abi == (ABI_MAJOR, ABI_MINOR) && e.path == path && (e.bytes, e.modified_ns) == (bytes, modified_ns)
+            e.abi == (ABI_MAJOR, ABI_MINOR)
+                && e.path == path
+                && (e.bytes, e.modified_ns) == (bytes, modified_ns)
         }) {
             return entry.plugin.ok_or_else(foreign);
         }
@@ -119,7 +124,11 @@ impl<'a> CachedDescriptions<'a> {
             Ok(())
         };
         if let Err(e) = write() {
-            tracing::debug!("{}: the descriptor of {} is not remembered: {e}", file.display(), entry.path.display());
+            tracing::debug!(
+                "{}: the descriptor of {} is not remembered: {e}",
+                file.display(),
+                entry.path.display()
+            );
         }
     }
 }

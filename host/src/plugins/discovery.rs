@@ -222,7 +222,11 @@ impl SearchPath {
             return absolute(given);
         }
         if is_path {
-            let what = if given.is_dir() { "is a folder; name the file in it, or use --plugin-dir" } else { "no such file" };
+            let what = if given.is_dir() {
+                "is a folder; name the file in it, or use --plugin-dir"
+            } else {
+                "no such file"
+            };
             return Err(DiscoveryError::Unusable(format!("--plugin {name}: {what}")));
         }
         let names = file_names(name);
@@ -255,8 +259,9 @@ impl SearchPath {
         let mut catalog = Catalog { searched: self.searched(), ..Catalog::default() };
         for name in &self.files {
             let path = self.locate(name)?;
-            let (sha256, descriptor) =
-                descriptions.describe(&path).map_err(|refusal| DiscoveryError::Unusable(refusal.to_string()))?;
+            let (sha256, descriptor) = descriptions
+                .describe(&path)
+                .map_err(|refusal| DiscoveryError::Unusable(refusal.to_string()))?;
             catalog.add(Plugin { path, sha256, descriptor, origin: Origin::Flag, named: true });
         }
         for place in &self.places {
@@ -341,8 +346,14 @@ impl Catalog {
             if kind.is_none_or(|kind| kind == is) {
                 return Ok(plugin);
             }
-            let way_out = if is == PluginKind::Backend { "give it as --backend" } else { "give it as --method" };
-            return Err(DiscoveryError::WrongKind { id: id.into(), is: kind_word(is), wanted: role, way_out });
+            let way_out =
+                if is == PluginKind::Backend { "give it as --backend" } else { "give it as --method" };
+            return Err(DiscoveryError::WrongKind {
+                id: id.into(),
+                is: kind_word(is),
+                wanted: role,
+                way_out,
+            });
         }
         let known: Vec<&str> = self
             .plugins
@@ -447,7 +458,12 @@ mod tests {
     #[test]
     fn a_named_file_that_cannot_be_used_is_an_error() {
         let dir = folder(&[("libbad.so", CLAIM), ("libtext.so", b"text"), ("libother.so", b"\x7fELF")]);
-        for (file, why) in [("bad", "ABI 9.0"), ("text", "not a shared object"), ("other", "not an llmcb plugin"), ("none", "no plugin file")] {
+        for (file, why) in [
+            ("bad", "ABI 9.0"),
+            ("text", "not a shared object"),
+            ("other", "not an llmcb plugin"),
+            ("none", "no plugin file"),
+        ] {
             let message = discover(&path(&[file], &[dir.path()])).unwrap_err();
             assert!(message.contains(why), "{file}: {message}");
         }
@@ -455,7 +471,8 @@ mod tests {
 
     #[test]
     fn the_first_with_an_id_wins_and_a_named_file_beats_all() {
-        let (one, two) = (folder(&[("libgptq.so", CLAIM)]), folder(&[("libgptq.mine.so", CLAIM), ("libwanda.so", CLAIM)]));
+        let (one, two) =
+            (folder(&[("libgptq.so", CLAIM)]), folder(&[("libgptq.mine.so", CLAIM), ("libwanda.so", CLAIM)]));
         let catalog = discover(&path(&[], &[one.path(), two.path()])).unwrap();
         assert_eq!(ids(&catalog), ["gptq", "wanda"]);
         assert!(catalog.plugins[0].path.ends_with("libgptq.so"));
@@ -499,7 +516,12 @@ mod tests {
             ]
         );
         let catalog = path.discover(&CachedDescriptions::new(&describe, None)).unwrap();
-        assert_eq!(catalog.notes.len(), 2, "only the folders that the user named are missed: {:?}", catalog.notes);
+        assert_eq!(
+            catalog.notes.len(),
+            2,
+            "only the folders that the user named are missed: {:?}",
+            catalog.notes
+        );
         let error = SearchPath::new(vec![], vec!["/nowhere".into()], None, None, None).unwrap_err();
         assert!(error.to_string().starts_with("--plugin-dir /nowhere: "));
     }
@@ -509,7 +531,12 @@ mod tests {
         let dir = folder(&[("libgptq.so", CLAIM), ("libwanda.so", CLAIM), ("libcandle.so", CLAIM)]);
         let catalog = discover(&path(&[], &[dir.path()])).unwrap();
         let message = catalog.get("gtpq", Some(PluginKind::Method)).unwrap_err().to_string();
-        assert!(message.starts_with("no method is called `gtpq`; did you mean `gptq`? there are: gptq, wanda; looked in:"), "{message}");
+        assert!(
+            message.starts_with(
+                "no method is called `gtpq`; did you mean `gptq`? there are: gptq, wanda; looked in:"
+            ),
+            "{message}"
+        );
         let message = catalog.get("gptq", Some(PluginKind::Backend)).unwrap_err().to_string();
         assert_eq!(message, "`gptq` is a method, a backend is needed here (give it as --method)");
         assert!(catalog.get("candle", None).is_ok());

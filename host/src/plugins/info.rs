@@ -69,7 +69,9 @@ pub fn render(descriptor: &Descriptor, place: &str, width: usize) -> String {
         }
     }
     page.heading("Plugin");
-    for (name, value) in [("licence", &descriptor.licence), ("authors", &descriptor.authors), ("file", &place.to_owned())] {
+    for (name, value) in
+        [("licence", &descriptor.licence), ("authors", &descriptor.authors), ("file", &place.to_owned())]
+    {
         if !value.is_empty() {
             page.paragraph(&format!("{name}: {value}"));
         }
@@ -86,7 +88,9 @@ fn example(descriptor: &Descriptor) -> String {
     let docs: Vec<OptionDoc> = descriptor.options_of("method").map(schema::options).unwrap_or_default();
     let set: Vec<String> = docs
         .iter()
-        .filter_map(|doc| Some(format!("{}={}", doc.name, doc.default.as_ref().filter(|d| *d != "none")?)))
+        .filter_map(|doc| {
+            Some(format!("{}={}", doc.name, doc.default.as_ref().filter(|d| !d.is_empty() && *d != "none")?))
+        })
         .take(2)
         .collect();
     match set.len() {
@@ -131,7 +135,7 @@ impl Page {
             facts.push(option.range.clone());
         }
         if let Some(default) = &option.default {
-            facts.push(format!("default {default}"));
+            facts.push(format!("default {}", if default.is_empty() { "empty" } else { default }));
         }
         self.indented(&format!("{}  ({})", option.name, facts.join("; ")));
         for line in wrap(&option.meaning, self.width - 2 * INDENT) {

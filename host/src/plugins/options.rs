@@ -35,7 +35,9 @@ impl PluginSpec {
     /// What is wrong with the text, and how it should look.
     pub fn parse(text: &str) -> Result<Self, OptionsError> {
         let fault = |what: &str| {
-            Err(OptionsError::one(format!("`{text}`: {what}; write it as `gptq` or `gptq:bits=4,group_size=128`")))
+            Err(OptionsError::one(format!(
+                "`{text}`: {what}; write it as `gptq` or `gptq:bits=4,group_size=128`"
+            )))
         };
         let (plugin, rest) = match text.split_once(':') {
             Some((plugin, rest)) => (plugin.trim(), Some(rest)),
@@ -205,7 +207,9 @@ pub fn validate(plugin: &str, schema: &Value, options: &Value) -> Result<(), Opt
             "minimum" | "maximum" | "exclusiveMinimum" | "exclusiveMaximum" | "multipleOf" => {
                 not_allowed(plugin, &name, value, "is out of range", schema)
             }
-            "enum" | "const" | "oneOf" | "anyOf" => not_allowed(plugin, &name, value, "is not allowed", schema),
+            "enum" | "const" | "oneOf" | "anyOf" => {
+                not_allowed(plugin, &name, value, "is not allowed", schema)
+            }
             _ => format!("`{plugin}` option `{name}`: {error}"),
         };
         if !faults.contains(&fault) {
@@ -237,7 +241,8 @@ fn wrong_type(plugin: &str, name: &str, value: &str, schema: &Value) -> String {
         return unknown(plugin, name, schema);
     };
     let range = if doc.range.is_empty() { String::new() } else { format!(", {}", doc.range) };
-    let got = if value.is_empty() { "a value is missing".to_owned() } else { format!("`{value}` does not fit") };
+    let got =
+        if value.is_empty() { "a value is missing".to_owned() } else { format!("`{value}` does not fit") };
     format!("`{plugin}` option `{name}`: {got}; expected {}{range}{}", doc.kind, default_text(&doc))
 }
 
@@ -280,7 +285,10 @@ mod tests {
     fn text_becomes_the_types_the_schema_asks_for() {
         for (text, expected) in [
             ("gptq", json!({})),
-            ("gptq:bits=4,group_size=128,act_order=true", json!({"bits": 4, "group_size": 128, "act_order": true})),
+            (
+                "gptq:bits=4,group_size=128,act_order=true",
+                json!({"bits": 4, "group_size": 128, "act_order": true}),
+            ),
             ("gptq:act_order", json!({"act_order": true})),
             ("gptq:group_size=none, damping=1e-3", json!({"group_size": null, "damping": 0.001})),
             ("gptq:grid=mse,pattern=2:4", json!({"grid": "mse", "pattern": "2:4"})),

@@ -154,8 +154,12 @@ fn numeric_range(node: &Value) -> Option<String> {
     let limit = |key: &str| node.get(key).filter(|v| v.is_number()).map(plain);
     let low = limit("minimum").map(|l| (l, false)).or_else(|| limit("exclusiveMinimum").map(|l| (l, true)));
     let high = limit("maximum").map(|l| (l, false)).or_else(|| limit("exclusiveMaximum").map(|l| (l, true)));
-    let above = |(limit, strict): (String, bool)| if strict { format!("above {limit}") } else { format!("at least {limit}") };
-    let below = |(limit, strict): (String, bool)| if strict { format!("below {limit}") } else { format!("at most {limit}") };
+    let above = |(limit, strict): (String, bool)| {
+        if strict { format!("above {limit}") } else { format!("at least {limit}") }
+    };
+    let below = |(limit, strict): (String, bool)| {
+        if strict { format!("below {limit}") } else { format!("at most {limit}") }
+    };
     match (low, high) {
         (Some((low, false)), Some((high, false))) => Some(format!("{low} to {high}")),
         (Some(low), Some(high)) => Some(format!("{}, {}", above(low), below(high))),
@@ -181,7 +185,13 @@ impl Accepts {
 
     /// Whether the schema says nothing of types.
     pub(super) fn anything(&self) -> bool {
-        !(self.null || self.boolean || self.integer || self.number || self.string || self.array || self.object)
+        !(self.null
+            || self.boolean
+            || self.integer
+            || self.number
+            || self.string
+            || self.array
+            || self.object)
     }
 
     /// The type, in words.
@@ -195,9 +205,13 @@ impl Accepts {
         } else if self.integer {
             words.push("whole number");
         }
-        for (admitted, word) in
-            [(self.boolean, "true or false"), (self.string, "text"), (self.array, "list"), (self.object, "object"), (self.null, "none")]
-        {
+        for (admitted, word) in [
+            (self.boolean, "true or false"),
+            (self.string, "text"),
+            (self.array, "list"),
+            (self.object, "object"),
+            (self.null, "none"),
+        ] {
             if admitted {
                 words.push(word);
             }
@@ -224,7 +238,11 @@ mod tests {
         let root = json!({"$defs": {"Mode": {"oneOf": [{"const": "fast"}, {"const": "exact"}]}, "Loop": {"$ref": "#/$defs/Loop"}}});
         for (schema, kind, range) in [
             (json!({"type": "integer", "minimum": 2, "maximum": 8}), "whole number", "2 to 8"),
-            (json!({"type": "number", "exclusiveMinimum": 0.0, "maximum": 1.0}), "number", "above 0, at most 1"),
+            (
+                json!({"type": "number", "exclusiveMinimum": 0.0, "maximum": 1.0}),
+                "number",
+                "above 0, at most 1",
+            ),
             (json!({"type": ["integer", "null"], "minimum": 1}), "whole number or none", "at least 1"),
             (json!({"enum": [2, 3, 4, 8]}), "whole number", "2, 3, 4, 8"),
             (json!({"$ref": "#/$defs/Mode"}), "text", "fast, exact"),

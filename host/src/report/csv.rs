@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 
-use crate::suite::result::{Cell, RunResult, StageKind};
+use crate::suite::result::{Cell, RunResult, StageKind, Status};
 
 const HEADER: [&str; 10] =
     ["model", "method", "backend", "task", "subset", "metric", "value", "stderr", "n", "higher_is_better"];
@@ -16,7 +16,13 @@ pub fn write(run: &RunResult, writer: impl Write) -> csv::Result<()> {
     let mut out = csv::Writer::from_writer(writer);
     out.write_record(HEADER)?;
     for cell in &run.cells {
-        let mut row = |task: &str, subset: &str, metric: &str, value: String, stderr: String, n: String, better: &str| {
+        let mut row = |task: &str,
+                       subset: &str,
+                       metric: &str,
+                       value: String,
+                       stderr: String,
+                       n: String,
+                       better: &str| {
             out.write_record([
                 cell.model.as_str(),
                 &cell.method,
@@ -54,7 +60,15 @@ pub fn write(run: &RunResult, writer: impl Write) -> csv::Result<()> {
             for one in overall {
                 if let Some(value) = one.om.value {
                     let task = format!("track{}", one.track);
-                    row(&task, "", &one.om.name, value.to_string(), String::new(), one.om.cells.to_string(), "true")?;
+                    row(
+                        &task,
+                        "",
+                        &one.om.name,
+                        value.to_string(),
+                        String::new(),
+                        one.om.cells.to_string(),
+                        "true",
+                    )?;
                 }
             }
         }
@@ -68,13 +82,14 @@ fn costs(cell: &Cell) -> Vec<(&'static str, String)> {
     if cell.weight_bytes > 0 {
         costs.push(("weight_bytes", cell.weight_bytes.to_string()));
     }
-    for stage in cell.stages.iter().filter(|s| s.wall_seconds > 0.0) {
+    let done = || cell.stages.iter().filter(|s| s.status == Some(Status::Done));
+    for stage in done() {
         if stage.kind == StageKind::Compress {
             costs.push(("compress_seconds", stage.wall_seconds.to_string()));
             costs.push(("compress_peak_memory_bytes", stage.peak_memory_bytes.to_string()));
         }
     }
-    let peak = cell.stages.iter().filter(|s| s.kind == StageKind::Evaluate).map(|s| s.peak_memory_bytes).max();
+    let peak = done().filter(|s| s.kind == StageKind::Evaluate).map(|s| s.peak_memory_bytes).max();
     if let Some(peak) = peak.filter(|p| *p > 0) {
         costs.push(("evaluate_peak_memory_bytes", peak.to_string()));
     }

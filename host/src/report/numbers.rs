@@ -68,7 +68,11 @@ pub fn score_and_error(value: f64, stderr: Option<f64>) -> String {
         Some(error) => {
             let shown = score(value);
             let decimals = shown.split_once('.').map_or(0, |(_, d)| d.len());
-            if shown.contains('e') || !value.is_finite() { shown } else { format!("{shown} ±{error:.decimals$}") }
+            if shown.contains('e') || !value.is_finite() {
+                shown
+            } else {
+                format!("{shown} ±{error:.decimals$}")
+            }
         }
     }
 }
@@ -79,12 +83,23 @@ mod tests {
 
     #[test]
     fn quantities_read_well() {
-        for (given, expected) in
-            [(0, "0 B"), (999, "999 B"), (1000, "0.98 KiB"), (97_345_792, "92.8 MiB"), (1 << 40, "1.00 TiB"), (u64::MAX, "16777216 TiB")]
-        {
+        for (given, expected) in [
+            (0, "0 B"),
+            (999, "999 B"),
+            (1000, "0.98 KiB"),
+            (97_345_792, "92.8 MiB"),
+            (1 << 40, "1.00 TiB"),
+            (u64::MAX, "16777216 TiB"),
+        ] {
             assert_eq!(bytes(given), expected);
         }
-        for (given, expected) in [(0.0, "0.0 s"), (59.96, "1 min 00 s"), (245.2, "4 min 05 s"), (7380.0, "2 h 03 min"), (f64::NAN, "?")] {
+        for (given, expected) in [
+            (0.0, "0.0 s"),
+            (59.96, "1 min 00 s"),
+            (245.2, "4 min 05 s"),
+            (7380.0, "2 h 03 min"),
+            (f64::NAN, "?"),
+        ] {
             assert_eq!(seconds(given), expected);
         }
         for (given, expected) in [(12, "12"), (134_515_008, "135M"), (1_100_048_384, "1.10B")] {

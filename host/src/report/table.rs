@@ -132,7 +132,10 @@ fn columns(run: &RunResult) -> Vec<Column> {
             .filter(|m| m.task == task && m.metric.subset.is_none())
             .map(|m| &m.metric)
             .collect();
-        let name = headline(&task).or_else(|| measured.first().map(|m| m.name.as_str())).unwrap_or("score").to_owned();
+        let name = headline(&task)
+            .or_else(|| measured.first().map(|m| m.name.as_str()))
+            .unwrap_or("score")
+            .to_owned();
         let higher_is_better =
             measured.iter().find(|m| m.name == name).map_or(name != "perplexity", |m| m.higher_is_better);
         columns.push(Column::Score { task, shown, metric: name, higher_is_better });
@@ -140,7 +143,11 @@ fn columns(run: &RunResult) -> Vec<Column> {
     if let Some(name) = overall_name(run) {
         columns.push(Column::Overall { name });
     }
-    let speeds = run.cells.iter().flat_map(|c| &c.metrics).filter(|m| m.task == "profile" && m.metric.higher_is_better);
+    let speeds = run
+        .cells
+        .iter()
+        .flat_map(|c| &c.metrics)
+        .filter(|m| m.task == "profile" && m.metric.higher_is_better);
     for speed in speeds {
         if !columns.iter().any(|c| matches!(c, Column::Speed { metric } if *metric == speed.metric.name)) {
             columns.push(Column::Speed { metric: speed.metric.name.clone() });
@@ -187,7 +194,8 @@ fn baseline<'a>(run: &'a RunResult, cell: &Cell) -> Option<&'a Cell> {
 
 /// Why a cell has no number: the stage's own end, or that of the compression before it.
 fn absent(cell: &Cell, stage: Option<&StageSummary>, notes: &mut Footnotes) -> String {
-    let compress = stage_of(cell, StageKind::Compress, None).filter(|s| s.status.is_some_and(|s| s != Status::Done));
+    let compress =
+        stage_of(cell, StageKind::Compress, None).filter(|s| s.status.is_some_and(|s| s != Status::Done));
     let Some(stage) = compress.or(stage) else { return "-".into() };
     match stage.status {
         None => "…".into(),
@@ -237,7 +245,8 @@ impl Column {
                 let stage = stage_of(cell, StageKind::Evaluate, Some(task));
                 let Some(value) = metric(cell, task, name) else { return absent(cell, stage, notes) };
                 let text = score_and_error(value.value, value.stderr);
-                let dense = baseline(run, cell).filter(|_| cell.method != DENSE).and_then(|d| metric(d, task, name));
+                let dense =
+                    baseline(run, cell).filter(|_| cell.method != DENSE).and_then(|d| metric(d, task, name));
                 if dense.is_some_and(|dense| indistinct(value, dense)) {
                     format!("{text} ~")
                 } else if run.cells.iter().any(|c| c.method != DENSE) {
@@ -266,16 +275,20 @@ impl Column {
                 0 => "-".into(),
                 n => bytes(n),
             },
-            Column::CompressTime | Column::CompressMemory => match stage_of(cell, StageKind::Compress, None) {
-                Some(stage) if stage.status == Some(Status::Done) => match self {
-                    Column::CompressTime => seconds(stage.wall_seconds),
-                    _ => bytes(stage.peak_memory_bytes),
-                },
-                Some(stage) => absent(cell, Some(stage), notes),
-                None => "-".into(),
-            },
+            Column::CompressTime | Column::CompressMemory => {
+                match stage_of(cell, StageKind::Compress, None) {
+                    Some(stage) if stage.status == Some(Status::Done) => match self {
+                        Column::CompressTime => seconds(stage.wall_seconds),
+                        _ => bytes(stage.peak_memory_bytes),
+                    },
+                    Some(stage) => absent(cell, Some(stage), notes),
+                    None => "-".into(),
+                }
+            }
             Column::EvaluateMemory => {
-                match cell.stages.iter().filter(|s| s.kind == StageKind::Evaluate).map(|s| s.peak_memory_bytes).max() {
+                let done =
+                    |s: &&StageSummary| s.kind == StageKind::Evaluate && s.status == Some(Status::Done);
+                match cell.stages.iter().filter(done).map(|s| s.peak_memory_bytes).max() {
                     None | Some(0) => "-".into(),
                     Some(peak) => bytes(peak),
                 }
@@ -285,7 +298,9 @@ impl Column {
 }
 
 fn overall<'a>(run: &'a RunResult, cell: &Cell, name: &str) -> Option<&'a OverallMetric> {
-    run.overall.iter().find(|o| o.track == 1 && o.om.name == name && o.method == cell.method && o.backend == cell.backend)
+    run.overall
+        .iter()
+        .find(|o| o.track == 1 && o.om.name == name && o.method == cell.method && o.backend == cell.backend)
 }
 
 fn note_lines(run: &RunResult, facts: &Facts, columns: &[Column], notes: Footnotes) -> Vec<String> {
@@ -318,7 +333,11 @@ fn note_lines(run: &RunResult, facts: &Facts, columns: &[Column], notes: Footnot
         lines.push("no overall metric: none of track 1's tasks was measured on both the dense and a compressed model".into());
     }
     for (model, info) in &facts.models {
-        let parameters = if info.parameters > 0 { format!(", {} parameters", count(info.parameters)) } else { String::new() };
+        let parameters = if info.parameters > 0 {
+            format!(", {} parameters", count(info.parameters))
+        } else {
+            String::new()
+        };
         let precision = match (info.source_precision.as_str(), info.source_format.as_str()) {
             ("", _) => String::new(),
             (precision, "") => format!(", weights stored as {precision}"),

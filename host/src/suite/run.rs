@@ -105,7 +105,10 @@ pub enum SuiteError {
     /// The suite makes no sense.
     #[error("{}", .0.join("\n"))]
     Suite(Vec<String>),
-    /// The result directory cannot be used.
+    /// The result directory cannot be opened; nothing was run.
+    #[error(transparent)]
+    Out(StoreError),
+    /// The result directory can no longer be written.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// No cache folder is known.
@@ -148,7 +151,7 @@ pub fn run_with(
     let started = Instant::now();
     let started_unix = unix_now();
     // First of all, so that nothing is fetched for results that cannot be written.
-    let store = Store::open(&suite.out)?;
+    let store = Store::open(&suite.out).map_err(SuiteError::Out)?;
     let folders: Vec<PathBuf> = suite.data_dir.iter().cloned().collect();
     let data = assets::Store::new(assets::StoreOptions::from_env(folders.clone())?);
     let facts = {

@@ -70,6 +70,7 @@ pub(crate) fn way_out(error: &io::Error) -> &'static str {
         io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => {
             "; a file is where a folder should be: give another --out"
         }
+        io::ErrorKind::NotFound => "; is the path right? Give a folder that can be written with --out",
         _ => "",
     }
 }

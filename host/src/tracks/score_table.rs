@@ -61,13 +61,16 @@ pub struct TableScore {
     pub published: BTreeMap<String, f64>,
 }
 
+/// Columns in their order; nothing where the table has no number.
+type Values = Vec<(String, Option<f64>)>;
+
 /// One method with its raw numbers: model -> column -> number.
 #[derive(Debug, Clone, Default)]
 struct Row {
     method: String,
     setting: String,
     published: BTreeMap<String, f64>,
-    models: Vec<(String, Vec<(String, Option<f64>)>)>,
+    models: Vec<(String, Values)>,
 }
 
 impl Row {

@@ -50,7 +50,7 @@ pub enum Death {
     },
     /// The kernel had no memory left for it.
     #[error(
-        "out of memory: {how}; try a smaller model, fewer --calibration-windows or a machine with more memory"
+        "ran out of memory: {how}; try a smaller model, fewer --calibration-windows or a machine with more memory"
     )]
     OutOfMemory {
         /// How that is known.
@@ -58,7 +58,7 @@ pub enum Death {
     },
     /// It grew beyond the limit that the user set.
     #[error(
-        "out of memory: it grew to {} MiB, beyond --memory-limit ({} MiB), and was killed",
+        "ran out of memory: it grew to {} MiB, beyond --memory-limit ({} MiB), and was killed",
         .resident / (1 << 20), .limit / (1 << 20)
     )]
     MemoryLimit {

@@ -152,7 +152,8 @@ impl Tensor {
             Some(_) => {}
         }
         let align = usize::from(tensor.dtype.bits / 8);
-        if (tensor.data as usize).wrapping_add(tensor.byte_offset as usize) % align != 0 {
+        let address = (tensor.data as usize).wrapping_add(tensor.byte_offset as usize);
+        if !address.is_multiple_of(align) {
             return Err(Error::failed("a tensor came with misaligned data"));
         }
         Ok(Tensor(tensor))

@@ -224,7 +224,7 @@ pub struct Quantized {
 impl Quantized {
     /// Groups per row.
     pub fn groups(&self) -> usize {
-        if self.rows == 0 { 0 } else { self.scales.len() / self.rows }
+        self.scales.len().checked_div(self.rows).unwrap_or(0)
     }
 
     /// The weights that the codes stand for, `[rows, cols]`.

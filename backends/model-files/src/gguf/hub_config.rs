@@ -132,7 +132,7 @@ fn key_value_heads(view: &View<'_>, key: &str, heads: usize) -> Result<usize> {
     } else {
         view.count(key)?.unwrap_or(heads)
     };
-    if count == 0 || heads % count != 0 {
+    if count == 0 || !heads.is_multiple_of(count) {
         return Err(view.fail(format!("metadata `{key}` is {count}, which does not divide {heads} heads")));
     }
     Ok(count)

@@ -186,12 +186,16 @@ walk_rows!(walk_portable, tile_portable, [6, 1, 2, 3, 4, 5]);
 #[cfg(target_arch = "x86_64")]
 walk_rows!(
     #[target_feature(enable = "avx2,fma")]
-    walk_avx2, tile_avx2, [6, 1, 2, 3, 4, 5]
+    walk_avx2,
+    tile_avx2,
+    [6, 1, 2, 3, 4, 5]
 );
 #[cfg(target_arch = "x86_64")]
 walk_rows!(
     #[target_feature(enable = "avx512f")]
-    walk_avx512, tile_avx512, [12, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]
+    walk_avx512,
+    tile_avx512,
+    [12, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]
 );
 
 /// Runs the best tile of this machine over `rows` rows.
@@ -328,11 +332,24 @@ impl PackedMatrix {
     ///
     /// # Panics
     /// If an operand is too short.
-    pub fn multiply_panels(&self, x: &[f32], rows: usize, first: usize, count: usize, y: &mut [f32], y_stride: usize) {
+    pub fn multiply_panels(
+        &self,
+        x: &[f32],
+        rows: usize,
+        first: usize,
+        count: usize,
+        y: &mut [f32],
+        y_stride: usize,
+    ) {
         if rows == 0 || count == 0 {
             return;
         }
-        assert!(first + count <= self.panel_count(), "panels {first}..{} of {}", first + count, self.panel_count());
+        assert!(
+            first + count <= self.panel_count(),
+            "panels {first}..{} of {}",
+            first + count,
+            self.panel_count()
+        );
         let width = (self.outputs - first * PANEL).min(count * PANEL);
         assert!(x.len() >= rows * self.inputs, "X is too short");
         assert!(y_stride >= width && y.len() >= (rows - 1) * y_stride + width, "Y is too short");
@@ -343,7 +360,15 @@ impl PackedMatrix {
     /// # Safety
     /// `x` must be readable for `rows * inputs` elements; the panels must exist; `y + r * y_stride + j` must be writable for each row
     /// and each output `j` of the panels (outputs, not padding), by this thread alone.
-    unsafe fn multiply_raw(&self, x: *const f32, rows: usize, first: usize, count: usize, y: *mut f32, y_stride: usize) {
+    unsafe fn multiply_raw(
+        &self,
+        x: *const f32,
+        rows: usize,
+        first: usize,
+        count: usize,
+        y: *mut f32,
+        y_stride: usize,
+    ) {
         let set = instruction_set();
         // Rows that a machine without padding may not write to go through this buffer.
         let mut edge = [0f32; PANEL * 12];
@@ -468,7 +493,16 @@ pub fn gram_lower(x: &[f32], width: usize, gram: &mut [f32], packed: &mut Vec<f3
             // 16 rows as 6 + 5 + 5 keep the registers evenly filled.
             for (r0, r1) in [(0, 6), (6, 11), (11, 16)] {
                 let left = Strided { data: &a[r0..], row_stride: 1, inner_stride: PANEL };
-                multiply_strided(r1 - r0, tokens, left, b, PANEL, &mut tile[r0 * PANEL..], PANEL, Start::Zero);
+                multiply_strided(
+                    r1 - r0,
+                    tokens,
+                    left,
+                    b,
+                    PANEL,
+                    &mut tile[r0 * PANEL..],
+                    PANEL,
+                    Start::Zero,
+                );
             }
             let columns = PANEL.min(width - j * PANEL);
             for r in 0..height {

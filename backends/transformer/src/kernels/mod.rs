@@ -13,9 +13,11 @@ mod elementwise;
 mod matmul;
 mod vector;
 
-pub use elementwise::{add_assign, rms_norm_rows, row_statistics, silu_multiply, softmax_columns, RowStatistics};
+pub use elementwise::{
+    RowStatistics, add_assign, rms_norm_rows, row_statistics, silu_multiply, softmax_columns,
+};
 pub use matmul::{
-    gram_lower, multiply_strided, PackedMatrix, Start, Strided, GRAM_CHUNK, INNER_BLOCK, PANEL,
+    GRAM_CHUNK, INNER_BLOCK, PANEL, PackedMatrix, Start, Strided, gram_lower, multiply_strided,
 };
 
 /// The instruction set the kernels run on, found once.

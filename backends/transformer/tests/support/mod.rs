@@ -16,7 +16,8 @@ pub const CASES: [&str; 4] = ["llama2", "llama3-gqa", "smollm2-tied", "qwen2-bia
 
 /// The weights formula of the reference file.
 pub fn parameter(name: &str, elements: usize) -> Vec<f32> {
-    let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
+    let hash =
+        name.bytes().fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
     (0..elements as u64)
         .map(|i| {
             let mut x = hash.wrapping_add((i + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
@@ -51,7 +52,13 @@ pub fn source(case: &Value) -> MemorySource {
 /// The model of a case, on so many threads.
 pub fn model(name: &str, threads: usize) -> Model {
     let case = &golden()["cases"][name];
-    Model::from_source(Arc::new(source(case)), case["config"].clone(), name.to_owned(), &LoadOptions { threads }).unwrap()
+    Model::from_source(
+        Arc::new(source(case)),
+        case["config"].clone(),
+        name.to_owned(),
+        &LoadOptions { threads },
+    )
+    .unwrap()
 }
 
 /// Tokens from a fixed sequence.
