@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::synthetic::{BLOCKS, Mood, Synthetic, SyntheticOptions};
+use crate::plugins::check_steps;
 use crate::worker::Services;
 
 /// Names of all checks, in the order in which they make sense, with what each demands.
@@ -20,9 +21,13 @@ pub const CHECKS: &[(&str, &str)] = &[
     ("options-schema", "the options of every role are described by a valid JSON Schema"),
     ("options-defaults", "no options at all are complete ones, and fit the schema"),
     ("options-unknown", "an option that does not exist is refused"),
+    ("options-odd", "values out of range are refused by the schema, and odd ones never make it panic"),
+    ("no-model", "a backend given no model, or a broken file, says so"),
     ("compress", "a tiny model is compressed: every weight a number, every shape kept"),
     ("determinism", "the same seed gives the same weights, bit by bit"),
     ("engine-errors", "an engine's error comes back as an error"),
+    ("wrong-names", "linears that the engine does not know come back as an error"),
+    ("cancelled", "told to stop, it stops with that error"),
     ("panic-safety", "a panic under a call comes back as an error, and the plugin still answers"),
 ];
 
@@ -66,6 +71,10 @@ pub fn run(path: &Path, name: &str) -> Outcome {
         "options-schema" => open(path).and_then(|p| schema(&p)),
         "options-defaults" => open(path).and_then(|p| defaults(&p)),
         "options-unknown" => open(path).and_then(|p| unknown_option(&p)),
+        "options-odd" => open(path).and_then(|p| check_steps::odd_options(&p).map_err(fail)),
+        "no-model" => open(path).and_then(|p| backend_only(&p).and_then(|()| check_steps::models_that_are_none(&p).map_err(fail))),
+        "wrong-names" => open(path).and_then(|p| with_engine(&p, check_steps::wrong_names)),
+        "cancelled" => open(path).and_then(|p| with_engine(&p, check_steps::cancelled_host)),
         "compress" => open(path).and_then(|p| compress(&p)),
         "determinism" => open(path).and_then(|p| determinism(&p)),
         "engine-errors" => open(path).and_then(|p| engine_errors(&p)),
@@ -173,6 +182,21 @@ fn method_only(plugin: &LoadedPlugin) -> Result<Value, Outcome> {
         return Err(skip("only for methods"));
     }
     plugin.normalize_options("method", &json!({})).map_err(fail)
+}
+
+fn backend_only(plugin: &LoadedPlugin) -> Result<(), Outcome> {
+    if plugin.descriptor().kind == PluginKind::Backend { Ok(()) } else { Err(skip("only for backends")) }
+}
+
+/// A check of a method that needs an engine in working order.
+fn with_engine(
+    plugin: &LoadedPlugin,
+    check: impl Fn(&LoadedPlugin, &mut EngineHandle) -> check_steps::Seen,
+) -> Checked {
+    method_only(plugin)?;
+    let mut engine = EngineHandle::in_process(Synthetic::new(SyntheticOptions { seed: 1, mood: Mood::Well }));
+    engine.calibrate(&[vec![0; 4]]).map_err(fail)?;
+    check(plugin, &mut engine).map_err(fail)
 }
 
 /// Weights of all blocks after the method, as bits.
