@@ -178,7 +178,7 @@ const MODELS: &[ModelCase] = &[
                 b[at..at + 4].copy_from_slice(&f32::NAN.to_le_bytes());
             });
         },
-        &["model.safetensors"],
+        &["model.norm.weight", "NaN"],
     ),
 ];
 

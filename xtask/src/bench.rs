@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::process::{Result, cargo, host, output, release_folder, root, run};
 
 const ITEMS: &str = "40";
-const BATCH_SIZES: [&str; 4] = ["1", "4", "8", "16"];
+const BATCH_SIZES: [&str; 5] = ["1", "4", "8", "16", "32"];
 /// What the bench installs into its own virtual environment.
 const PACKAGES: [&str; 3] = ["torch==2.13.0", "transformers==5.17.0", "numpy"];
 

@@ -18,7 +18,7 @@ pub fn run(arguments: &[String]) -> Result {
         "--method",
         "wanda:ratio=0.5",
         "--method",
-        "gptq:bits=4,group_size=128",
+        "gptq:bits=4,group_size=128,act_order=true",
         "--tasks",
         "squad_passages:seqlen=1024,limit=4,arc_easy,arc_challenge,hellaswag,piqa,winogrande",
         "--limit",

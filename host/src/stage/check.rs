@@ -72,7 +72,9 @@ pub fn run(path: &Path, name: &str) -> Outcome {
         "options-defaults" => open(path).and_then(|p| defaults(&p)),
         "options-unknown" => open(path).and_then(|p| unknown_option(&p)),
         "options-odd" => open(path).and_then(|p| check_steps::odd_options(&p).map_err(fail)),
-        "no-model" => open(path).and_then(|p| backend_only(&p).and_then(|()| check_steps::models_that_are_none(&p).map_err(fail))),
+        "no-model" => open(path).and_then(|p| {
+            backend_only(&p).and_then(|()| check_steps::models_that_are_none(&p).map_err(fail))
+        }),
         "wrong-names" => open(path).and_then(|p| with_engine(&p, check_steps::wrong_names)),
         "cancelled" => open(path).and_then(|p| with_engine(&p, check_steps::cancelled_host)),
         "compress" => open(path).and_then(|p| compress(&p)),
