@@ -103,6 +103,13 @@ impl Walk {
     }
 }
 
+/// A statistic that several linears share.
+struct Shared {
+    values: Arc<Vec<f32>>,
+    shape: Vec<usize>,
+    tokens: u64,
+}
+
 /// Name of a linear's or a norm's tensor inside a block.
 fn weight_name(name: &str) -> String {
     format!("{name}.weight")
@@ -264,20 +271,19 @@ impl Engine for CandleEngine {
         let calibrator = self.walk.calibrated()?;
         let sequences = calibrator.windows() as u64;
         let answers = calibrator.input_statistics(&requests).map_err(translate)?;
-        let mut shared: HashMap<(InputGroup, StatisticKind), (Arc<Vec<f32>>, Vec<usize>, u64)> =
-            HashMap::new();
+        let mut shared: HashMap<(InputGroup, StatisticKind), Shared> = HashMap::new();
         for (key, answer) in asked.into_iter().zip(answers) {
             let Statistic { values, shape, tokens } = Arc::unwrap_or_clone(answer);
-            shared.insert(key, (Arc::new(values), shape, tokens as u64));
+            shared.insert(key, Shared { values: Arc::new(values), shape, tokens: tokens as u64 });
         }
         let mut all = Vec::with_capacity(groups.len());
         for (linear, group) in request.linears.iter().zip(groups) {
             let mut tokens = 0;
             let mut get = |wanted: fn(&StatisticKind) -> bool| -> Result<Option<Tensor>> {
                 let Some(kind) = kinds.iter().find(|k| wanted(k)) else { return Ok(None) };
-                let Some((values, shape, seen)) = shared.get(&(group, *kind)) else { return Ok(None) };
-                tokens = *seen;
-                Tensor::from_arc(Arc::clone(values), shape).map(Some)
+                let Some(found) = shared.get(&(group, *kind)) else { return Ok(None) };
+                tokens = found.tokens;
+                Tensor::from_arc(Arc::clone(&found.values), &found.shape).map(Some)
             };
             let gram = get(|k| matches!(k, StatisticKind::Gram))?;
             let sum_squares = get(|k| matches!(k, StatisticKind::SquaredSums))?;

@@ -82,8 +82,8 @@ mod tests {
         let tokens = first_tokens(&text, 1000, bytes).unwrap();
         assert!(tokens.len() >= 1000 && tokens.len() < text.len() / 2);
         assert!(text.as_bytes()[..tokens.len()].ends_with(b"\n"));
-        assert_eq!(tokens[..1000], bytes(&[text.clone()]).unwrap()[0][..1000]);
-        assert_eq!(first_tokens(&text, 3000, rare).unwrap(), rare(&[text.clone()]).unwrap()[0]);
+        assert_eq!(tokens[..1000], bytes(std::slice::from_ref(&text)).unwrap()[0][..1000]);
+        assert_eq!(first_tokens(&text, 3000, rare).unwrap(), rare(std::slice::from_ref(&text)).unwrap()[0]);
     }
 
     #[test]
