@@ -36,9 +36,9 @@ pub fn run(arguments: &[String]) -> Result {
 /// Writes the JSON Schemas that the host derives from its result types.
 pub fn write_schemas() -> Result {
     process::run(cargo().args(["build", "--release", "--package", "llmcb-host"]))?;
-    for name in ["stage-result", "run-result"] {
+    for name in ["stage", "run"] {
         let text = output(std::process::Command::new(host()).args(["__schema", name]))?;
-        let file = root().join("host/schema").join(format!("{name}.json"));
+        let file = root().join("host/schema").join(format!("{name}-result.json"));
         std::fs::write(&file, text).map_err(|e| format!("{}: {e}", file.display()))?;
         println!("{}", file.display());
     }
