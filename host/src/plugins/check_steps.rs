@@ -1,43 +1,21 @@
 //! Conformance checks that meet a plugin with what it should refuse. They run inside a worker, on a loaded plugin.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use llmcb_plugin_api::loader::{EngineHandle, LoadedPlugin};
-use llmcb_plugin_api::sdk::{Error, ErrorKind, HostServices, LogLevel, PluginKind, Result};
+use llmcb_plugin_api::sdk::{Error, ErrorKind, HostServices, PluginKind};
 use serde_json::{Value, json};
 
 use super::{options, schema};
+use crate::worker::Services;
 
 /// What a check saw (`Ok`), or what is wrong (`Err`), in one line.
-pub type Seen = std::result::Result<String, String>;
+pub type Seen = Result<String, String>;
 
-/// A host that says nothing, and may have been told to stop.
-struct StoppedHost {
-    stopped: bool,
-}
-
-impl HostServices for StoppedHost {
-    fn progress(&self, _: u64, _: u64, _: &str) {}
-    fn cancelled(&self) -> bool {
-        self.stopped
-    }
-    fn log(&self, _: LogLevel, _: &str) {}
-    fn seed(&self) -> u64 {
-        0
-    }
-    fn threads(&self) -> u32 {
-        1
-    }
-    fn save_state(&self, _: &str, _: &[u8]) -> Result<()> {
-        Ok(())
-    }
-    fn load_state(&self, _: &str) -> Result<Option<Vec<u8>>> {
-        Ok(None)
-    }
-}
-
+/// A host that talks to nobody, and may have been told to stop.
 fn host(stopped: bool) -> Arc<dyn HostServices> {
-    Arc::new(StoppedHost { stopped })
+    Arc::new(Services::silent(Arc::new(AtomicBool::new(stopped)), 0, 1))
 }
 
 /// Values outside the range that a property's schema gives.

@@ -85,7 +85,12 @@ impl Services {
 
     /// Services that talk to nobody, for checks.
     pub(crate) fn quiet(seed: u64, threads: usize) -> Self {
-        Self::new(EventSink::new(std::io::sink()), Arc::default(), seed, threads)
+        Self::silent(Arc::default(), seed, threads)
+    }
+
+    /// As [`quiet`](Self::quiet), with a flag that says whether the user asked to stop.
+    pub(crate) fn silent(cancelled: Arc<AtomicBool>, seed: u64, threads: usize) -> Self {
+        Self::new(EventSink::new(std::io::sink()), cancelled, seed, threads)
     }
 
     /// Says where the stage itself stands.
