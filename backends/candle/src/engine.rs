@@ -4,26 +4,29 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use llmcb_model_files::packed::{FloatType, IntegerMatrix};
 use llmcb_plugin_api::sdk::{
     BlockInfo, CheckpointInfo, Engine, Error, Host, InputStatistics, Linear, ModelInfo, Norm,
     QuantizedWeight, Result, StatisticsRequest, Tensor,
 };
 use llmcb_transformer::{
-    Block, CalibrationOptions, Calibrator, CheckpointOptions, CheckpointWriter, InputGroup, Statistic,
-    StatisticKind, StatisticRequest, StorageType,
+    Block, CalibrationOptions, Calibrator, CheckpointOptions, CheckpointWriter, FORMATS, FormatChoice, InputGroup,
+    Statistic, StatisticKind, StatisticRequest, StorageFormat, StorageType,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::block_file;
+use crate::block_file::{self, Saved};
 use crate::opened::{Opened, translate};
 
 /// Number type of the checkpoints that are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Storage {
-    /// 32 bits: what a method made is kept exactly.
+    /// F32; but beside integer codes, embedding and head as the model's own files have them where that is F16 or BF16.
     #[default]
+    Auto,
+    /// 32 bits: what a method made is kept exactly.
     F32,
     /// IEEE half precision: half the size; weights are rounded.
     F16,
@@ -31,10 +34,21 @@ pub enum Storage {
     Bf16,
 }
 
+/// Values of the option `format` that are offered.
+fn formats() -> Vec<&'static str> {
+    [&["auto"][..], &FORMATS].concat()
+}
+
 /// Options of the engine.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct EngineOptions {
+    /// Format of the checkpoints that are written: `dense`, `gptq`, `awq`, `compressed-tensors` (with
+    /// `:pack-quantized` or `:int-quantized`), or `auto`: `gptq` for integer codes, or what else holds them, and
+    /// `dense` for numbers; `auto:FORMAT` prefers that format. Scales of integer codes are rounded to the precision
+    /// that the format stores them in when a method hands them over: what it goes on with is what is evaluated.
+    #[schemars(extend("enum" = formats()))]
+    pub format: String,
     /// Number type of the checkpoints that are written.
     pub storage: Storage,
     /// Calibration tokens that run through a block at once; bounds memory, does not change results.
@@ -49,6 +63,7 @@ impl Default for EngineOptions {
     fn default() -> Self {
         let defaults = CalibrationOptions::default();
         EngineOptions {
+            format: "auto".to_owned(),
             storage: Storage::default(),
             batch_tokens: defaults.batch_tokens,
             skip_first: defaults.skip_first,
@@ -60,6 +75,7 @@ impl Default for EngineOptions {
 pub struct CandleEngine {
     opened: Opened,
     options: EngineOptions,
+    format: FormatChoice,
     walk: Walk,
     /// Blocks that were closed, in order.
     finished: Vec<Block>,
@@ -95,6 +111,14 @@ impl Walk {
         }
     }
 
+    fn set_integers(&mut self, linear: &str, codes: &IntegerMatrix) -> Result<()> {
+        match self {
+            Walk::Calibrated(calibrator) => calibrator.set_integers(linear, codes).map_err(translate),
+            Walk::Plain(Some(block)) => block.set_integers(linear, codes).map_err(translate),
+            Walk::Plain(None) => Err(Error::failed("no block is open")),
+        }
+    }
+
     fn calibrated(&mut self) -> Result<&mut Calibrator> {
         match self {
             Walk::Calibrated(calibrator) => Ok(calibrator),
@@ -113,6 +137,13 @@ struct Shared {
 /// Name of a linear's or a norm's tensor inside a block.
 fn weight_name(name: &str) -> String {
     format!("{name}.weight")
+}
+
+fn has_codes(block: &Block) -> bool {
+    block.tensor_names().iter().any(|name| {
+        let linear = name.strip_suffix(".weight").and_then(|linear| block.linear(linear).ok());
+        linear.is_some_and(|linear| linear.integers().is_some())
+    })
 }
 
 fn trial_tensors(trial: &[(String, Tensor)]) -> Result<Vec<(String, Vec<f32>)>> {
@@ -136,6 +167,34 @@ impl CandleEngine {
         Ok(info.input)
     }
 
+    /// The types of numbers in the checkpoint: of what lies outside blocks beside integer codes, and of all others.
+    fn storage_types(&self) -> (StorageType, StorageType) {
+        match self.options.storage {
+            Storage::Auto => {
+                let outside = match self.opened.info.source_precision.as_str() {
+                    "F16" => StorageType::F16,
+                    "BF16" => StorageType::BF16,
+                    _ => StorageType::F32,
+                };
+                (outside, StorageType::F32)
+            }
+            Storage::F32 => (StorageType::F32, StorageType::F32),
+            Storage::F16 => (StorageType::F16, StorageType::F16),
+            Storage::Bf16 => (StorageType::BF16, StorageType::BF16),
+        }
+    }
+
+    /// The type in which the format stores scales.
+    fn scale_type(&self) -> FloatType {
+        let stored = match (self.format.format, self.storage_types().1) {
+            // Numbers that the codes stand for are rounded anyway when a dense checkpoint is not F32.
+            (Some(StorageFormat::Dense), _) | (_, StorageType::F32) => FloatType::F32,
+            (_, StorageType::F16) => FloatType::F16,
+            (_, StorageType::BF16) => FloatType::BF16,
+        };
+        self.format.scale_type(stored)
+    }
+
     fn kinds(request: &StatisticsRequest) -> Vec<StatisticKind> {
         [
             request.gram.then_some(StatisticKind::Gram),
@@ -154,9 +213,11 @@ impl Engine for CandleEngine {
     type Options = EngineOptions;
 
     fn open(model: &Path, options: EngineOptions, host: &Host) -> Result<Self> {
+        let format = options.format.parse().map_err(|e| Error::invalid(format!("{e}")))?;
         Ok(CandleEngine {
             opened: Opened::new(model, host)?,
             options,
+            format,
             walk: Walk::Plain(None),
             finished: Vec::new(),
             zeros: 0,
@@ -250,7 +311,23 @@ impl Engine for CandleEngine {
                 weight.rows, weight.columns
             )));
         }
-        self.walk.set_tensor(&weight_name(name), weight.dequantize()?)
+        let scales = self.scale_type();
+        let QuantizedWeight { rows, columns, bits, group_size, symmetric, codes, zeros, group_index, .. } =
+            weight;
+        let codes = IntegerMatrix {
+            rows,
+            columns,
+            bits,
+            group_size,
+            symmetric,
+            codes,
+            scales: weight.scales.iter().map(|scale| scales.round(*scale)).collect(),
+            zeros,
+            group_index,
+        };
+        let codes = codes.without_plain_index();
+        self.format.check(name, &codes, scales).map_err(|e| Error::invalid(e.to_string()))?;
+        self.walk.set_integers(name, &codes)
     }
 
     fn input_statistics(&mut self, request: &StatisticsRequest) -> Result<Vec<InputStatistics>> {
@@ -349,22 +426,45 @@ impl Engine for CandleEngine {
     fn restore_block(&mut self, file: &Path) -> Result<()> {
         self.walk.block()?;
         let walk = &mut self.walk;
-        block_file::read(file, |name, values| walk.set_tensor(name, values))
+        block_file::read(file, |saved| match saved {
+            Saved::Numbers(name, values) => walk.set_tensor(&name, values),
+            Saved::Codes(linear, codes) => walk.set_integers(&linear, &codes),
+        })
     }
 
     fn save_checkpoint(&mut self, directory: &Path) -> Result<CheckpointInfo> {
-        let storage = match self.options.storage {
-            Storage::F32 => StorageType::F32,
-            Storage::F16 => StorageType::F16,
-            Storage::Bf16 => StorageType::BF16,
+        let (outside, inside) = self.storage_types();
+        let chosen = self.format.choose(&self.finished, self.scale_type());
+        let chosen = chosen.map_err(|e| Error::invalid(e.to_string()))?;
+        let model = &self.opened.model;
+        let options = |storage| CheckpointOptions { storage, block_storage: inside, ..Default::default() };
+        let (writer, format) = match chosen.scheme {
+            None => {
+                let writer = CheckpointWriter::create(directory, model, options(inside));
+                (writer, format!("dense {}", inside.torch_name()))
+            }
+            Some(scheme) => {
+                let blocks = &self.finished;
+                let writer =
+                    CheckpointWriter::create_packed(directory, model, options(outside), scheme, blocks);
+                (writer, format!("{}; the rest {}", scheme.describe(), outside.torch_name()))
+            }
         };
-        let options = CheckpointOptions { storage, ..CheckpointOptions::default() };
-        let mut writer =
-            CheckpointWriter::create(directory, &self.opened.model, options).map_err(translate)?;
+        let mut writer = writer.map_err(translate)?;
         for (index, block) in self.finished.iter().enumerate() {
             writer.write_block(index, block).map_err(translate)?;
         }
         writer.finish().map_err(translate)?;
+        let zero_fraction = self.zeros as f64 / self.weights.max(1) as f64;
+        let mut notes = Vec::new();
+        if let Some((preferred, problem)) = chosen.instead_of {
+            notes.push(format!("stored as {format} because {preferred} cannot hold it: {problem}"));
+        }
+        if chosen.scheme.is_none() && self.finished.iter().any(has_codes) {
+            notes.push("integer codes, stored as the numbers that they stand for".to_owned());
+        } else if chosen.scheme.is_none() && zero_fraction > 0.01 {
+            notes.push(format!("{:.0} % zeros, stored dense like any other number", 100.0 * zero_fraction));
+        }
 
         let unreadable = |e: std::io::Error| Error::failed(format!("{}: {e}", directory.display()));
         let mut files = Vec::new();
@@ -379,8 +479,9 @@ impl Engine for CandleEngine {
         Ok(CheckpointInfo {
             files,
             weight_bytes,
-            format: format!("dense {}", storage.torch_name()),
-            zero_fraction: self.zeros as f64 / self.weights.max(1) as f64,
+            format,
+            zero_fraction,
+            notes,
         })
     }
 }

@@ -5,9 +5,11 @@
 
 use std::sync::Arc;
 
+use llmcb_model_files::packed::IntegerMatrix;
 use serde::Serialize;
 
-use crate::kernels::PackedMatrix;
+use crate::kernels::PackedIntegers;
+use crate::weight::Weight;
 use crate::{Error, LlamaConfig, Result, TensorSource};
 
 /// What a linear of a block reads. Linears of one group share their input, so their statistics are computed once.
@@ -193,7 +195,7 @@ impl BlockInfo {
 /// A linear: `y = x W^T + b`.
 #[derive(Debug, Clone)]
 pub struct Linear {
-    pub(crate) weight: Arc<PackedMatrix>,
+    pub(crate) weight: Weight,
     pub(crate) bias: Option<Arc<Vec<f32>>>,
 }
 
@@ -201,6 +203,11 @@ impl Linear {
     /// The weight, row-major `[out, in]`.
     pub fn weight(&self) -> Vec<f32> {
         self.weight.unpack()
+    }
+
+    /// The integer codes of the weight, where it has them.
+    pub fn integers(&self) -> Option<&PackedIntegers> {
+        self.weight.integers()
     }
 
     /// The bias, `[out]`.
@@ -224,8 +231,14 @@ impl Block {
     pub fn load(source: &dyn TensorSource, config: &LlamaConfig, index: usize) -> Result<Self> {
         let linear = |role: Role| -> Result<Linear> {
             let (outputs, inputs) = role.shape(config);
-            let weight = source.load(&tensor_name(index, role.name(), "weight"))?;
-            check_length(&tensor_name(index, role.name(), "weight"), &weight, outputs * inputs)?;
+            let weight = match source.integers(&format!("model.layers.{index}.{}", role.name()))? {
+                Some(codes) => Weight::Integers(Arc::new(PackedIntegers::pack(&codes)?)),
+                None => {
+                    let weight = source.load(&tensor_name(index, role.name(), "weight"))?;
+                    check_length(&tensor_name(index, role.name(), "weight"), &weight, outputs * inputs)?;
+                    Weight::dense(outputs, inputs, &weight)
+                }
+            };
             let bias = if role.has_bias(config) {
                 let name = tensor_name(index, role.name(), "bias");
                 let bias = source.load(&name)?;
@@ -234,7 +247,7 @@ impl Block {
             } else {
                 None
             };
-            Ok(Linear { weight: Arc::new(PackedMatrix::pack(outputs, inputs, &weight)), bias })
+            Ok(Linear { weight, bias })
         };
         let norm = |name: &str| -> Result<Arc<Vec<f32>>> {
             let name = tensor_name(index, name, "weight");
@@ -312,7 +325,7 @@ impl Block {
                 let old = &self.role(role).weight;
                 let (outputs, inputs) = (old.outputs(), old.inputs());
                 fits(outputs * inputs)?;
-                self.linears[role as usize].weight = Arc::new(PackedMatrix::pack(outputs, inputs, &values));
+                self.linears[role as usize].weight = Weight::dense(outputs, inputs, &values);
             }
             Slot::Bias(role) => {
                 let Some(old) = self.role(role).bias() else { return Err(no_bias(role)) };
@@ -324,6 +337,30 @@ impl Block {
                 self.norms[i] = Arc::new(values);
             }
         }
+        Ok(())
+    }
+
+    /// Replaces the weight of a linear, such as `mlp.down_proj`, by integer codes: the forward pass runs on them as they are, and
+    /// [`tensor`](Self::tensor) gives the values that they stand for. `set_tensor` puts numbers in their place again.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if the block has no such linear, the shape is another, or the parts of `codes` do not fit together.
+    pub fn set_integers(&mut self, linear: &str, codes: &IntegerMatrix) -> Result<()> {
+        let role = find_linear(linear)?;
+        let old = &self.role(role).weight;
+        if (old.outputs(), old.inputs()) != (codes.rows, codes.columns) {
+            return Err(Error::argument(
+                format!("weight of `{linear}`"),
+                format!(
+                    "integer codes [{}, {}] were given, but it is [{}, {}]",
+                    codes.rows,
+                    codes.columns,
+                    old.outputs(),
+                    old.inputs()
+                ),
+            ));
+        }
+        self.linears[role as usize].weight = Weight::Integers(Arc::new(PackedIntegers::pack(codes)?));
         Ok(())
     }
 

@@ -6,6 +6,8 @@
 
 use std::sync::Arc;
 
+use llmcb_model_files::packed::IntegerMatrix;
+
 use crate::batch::Batch;
 use crate::block::{Block, InputGroup};
 use crate::forward::{Capture, Workspace};
@@ -192,6 +194,17 @@ impl Calibrator {
     pub fn set_tensor(&mut self, name: &str, values: Vec<f32>) -> Result<()> {
         match self.open.as_mut() {
             Some(open) => open.current.set_tensor(name, values),
+            None => Err(Error::Order("no block is open; open one first".to_owned())),
+        }
+    }
+
+    /// Replaces the weight of a linear of the open block, such as `mlp.down_proj`, by integer codes.
+    ///
+    /// # Errors
+    /// [`Error::Order`] if no block is open; [`Error::Argument`] if there is no such linear or the codes do not fit it.
+    pub fn set_integers(&mut self, linear: &str, codes: &IntegerMatrix) -> Result<()> {
+        match self.open.as_mut() {
+            Some(open) => open.current.set_integers(linear, codes),
             None => Err(Error::Order("no block is open; open one first".to_owned())),
         }
     }

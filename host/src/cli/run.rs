@@ -54,6 +54,10 @@ pub struct RunCommand {
     /// Backend that opens models for methods [default: the first --backend that can]
     #[arg(long, value_name = "SPEC")]
     engine: Option<String>,
+    /// Format of the checkpoints: dense, gptq, awq, compressed-tensors, compressed-tensors:pack-quantized,
+    /// compressed-tensors:int-quantized [default: what the method is known for, where it can hold the result]
+    #[arg(long, value_name = "FORMAT")]
+    format: Option<String>,
     #[command(flatten)]
     tasks: TaskFlags,
     #[command(flatten)]
@@ -85,6 +89,7 @@ pub fn run(global: &GlobalFlags, command: RunCommand) -> Result<ExitCode, Failur
         methods: request::methods(&catalog, &command.method)?,
         backends: request::backends(&catalog, &command.backend)?,
         engine: request::engine(&catalog, command.engine.as_deref())?,
+        format: command.format,
         tasks: request::tasks(&command.tasks, command.workers.seed)?,
         limit: command.tasks.limit.map(|n| usize::try_from(n).unwrap_or(usize::MAX)),
         shots: command.tasks.shots,
@@ -93,6 +98,7 @@ pub fn run(global: &GlobalFlags, command: RunCommand) -> Result<ExitCode, Failur
         profile: command.profile,
         ..request::base(&command.workers, command.out)?
     };
+    request::check_formats(&catalog, &suite)?;
     execute(suite, Show { json: command.json, dry_run: command.dry_run, quiet: global.quiet })
 }
 

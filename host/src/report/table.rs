@@ -347,6 +347,19 @@ fn note_lines(run: &RunResult, facts: &Facts, columns: &[Column], notes: Footnot
         let warning = if coarse { ": the dense row is itself quantised" } else { "" };
         lines.push(format!("{}: {}{parameters}{precision}{warning}", short_name(model), info.architecture));
     }
+    for cell in run.cells.iter().filter(|cell| cell.method != DENSE) {
+        let Some(info) = cell.checkpoint.as_ref().map(|c| &c.info).filter(|i| !i.format.is_empty()) else {
+            continue;
+        };
+        let notes: String = info.notes.iter().map(|note| format!("; {note}")).collect();
+        let several = run.suite.models.len() > 1;
+        let model = if several { format!("{} ", short_name(&cell.model)) } else { String::new() };
+        let line = format!("on disk, {model}{}: {}{notes}", cell.method, info.format);
+        // One checkpoint may be run by several backends.
+        if !lines.contains(&line) {
+            lines.push(line);
+        }
+    }
     let counts: Vec<String> = counts(run, columns);
     let mut how = Vec::new();
     if !counts.is_empty() {

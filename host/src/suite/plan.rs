@@ -135,10 +135,7 @@ impl Planner<'_> {
         let inputs = || {
             let model = self.facts.models[model].as_ref().map_err(|e| failed(e))?;
             let fact = self.facts.methods[method].as_ref().map_err(|e| failed(e))?;
-            let engine = match &self.facts.engine {
-                Some(engine) => &engine.as_ref().map_err(|e| failed(e))?.1,
-                None => return Err(failed("no backend has an engine role, which methods need")),
-            };
+            let (_, engine) = self.facts.engine_for(self.suite, method).map_err(|e| failed(&e))?;
             let calibration = match (&self.facts.text, fact.descriptor.needs.calibration) {
                 (_, false) => None,
                 (Some(text), true) => Some(CalibrationPart {
@@ -150,7 +147,7 @@ impl Planner<'_> {
             };
             Ok(Inputs::Compress {
                 model: model.sha256.clone(),
-                engine: part(engine, "engine"),
+                engine: part(&engine, "engine"),
                 method: part(fact, "method"),
                 calibration,
                 seed: self.suite.seed,
@@ -280,6 +277,10 @@ pub(crate) fn settings(suite: &Suite, facts: &Facts, stage: &PlannedStage) -> Ma
                 set("calibration_text", suite.calibration.text.clone().into());
                 set("calibration_windows", suite.calibration.windows.into());
                 set("calibration_length", suite.calibration.length.into());
+            }
+            let engine = stage.method.and_then(|m| facts.engine_for(suite, m).ok());
+            if let Some(format) = engine.and_then(|(_, e)| e.options.get("engine")?.get("format").cloned()) {
+                set("format", format);
             }
         }
         StageKind::Evaluate => {

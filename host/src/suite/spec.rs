@@ -80,6 +80,8 @@ pub struct Suite {
     pub backends: Vec<PluginUse>,
     /// The backend that opens models for methods; without it, the first of `backends` that has an engine.
     pub engine: Option<PluginUse>,
+    /// Format of the checkpoints that methods make, for example `gptq`; without it, what each method is known for.
+    pub format: Option<String>,
     /// Tasks with their options, for example `arc_easy`, `wikitext2:seqlen=2048` or `text:FILE`. Without any, models are
     /// compressed and not evaluated.
     pub tasks: Vec<String>,
@@ -116,6 +118,7 @@ impl Default for Suite {
             methods: Vec::new(),
             backends: Vec::new(),
             engine: None,
+            format: None,
             tasks: Vec::new(),
             limit: None,
             shots: 0,

@@ -101,6 +101,8 @@ pub struct CheckpointInfo {
     pub format: String,
     /// Fraction of zeros among the weights of the blocks' linears.
     pub zero_fraction: f64,
+    /// What a reader of the sizes should know, such as zeros that are stored like any other number.
+    pub notes: Vec<String>,
 }
 
 /// What a runner is timed on.

@@ -7,7 +7,6 @@
 //! |---|---|
 //! | [`matrix`] | a checked view of a row-major weight matrix |
 //! | [`grid`] | uniform quantisation grids and rounding to nearest |
-//! | [`packing`] | integer codes in 32-bit words, and the layout of GPTQ checkpoints |
 //! | [`hessian`] | the layer-wise Hessian of calibration inputs and the factor of its inverse |
 //! | [`gptq`] | the GPTQ solver |
 //! | [`mask`] | magnitude and Wanda scores, unstructured and N:M masks |
@@ -23,7 +22,6 @@ pub mod grid;
 pub mod hessian;
 pub mod mask;
 pub mod matrix;
-pub mod packing;
 pub mod plugin;
 pub mod sparsegpt;
 
