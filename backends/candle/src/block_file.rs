@@ -33,7 +33,8 @@ pub(crate) fn write(block: &Block, file: &Path) -> Result<()> {
     let mut tensors: Vec<(String, Dtype, Vec<u8>)> = Vec::new();
     let mut metadata = HashMap::new();
     for name in block.tensor_names() {
-        let linear = name.strip_suffix(".weight").and_then(|linear| Some((linear, block.linear(linear).ok()?)));
+        let linear =
+            name.strip_suffix(".weight").and_then(|linear| Some((linear, block.linear(linear).ok()?)));
         let Some((linear, codes)) = linear.and_then(|(name, linear)| Some((name, linear.integers()?))) else {
             tensors.push((name.clone(), Dtype::F32, f32_bytes(&block.tensor(&name).map_err(translate)?)));
             continue;

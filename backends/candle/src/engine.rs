@@ -10,8 +10,8 @@ use llmcb_plugin_api::sdk::{
     QuantizedWeight, Result, StatisticsRequest, Tensor,
 };
 use llmcb_transformer::{
-    Block, CalibrationOptions, Calibrator, CheckpointOptions, CheckpointWriter, FORMATS, FormatChoice, InputGroup,
-    Statistic, StatisticKind, StatisticRequest, StorageFormat, StorageType,
+    Block, CalibrationOptions, Calibrator, CheckpointOptions, CheckpointWriter, FORMATS, FormatChoice,
+    GgufType, InputGroup, Statistic, StatisticKind, StatisticRequest, StorageFormat, StorageType, write_gguf,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -182,6 +182,42 @@ impl CandleEngine {
             Storage::F16 => (StorageType::F16, StorageType::F16),
             Storage::Bf16 => (StorageType::BF16, StorageType::BF16),
         }
+    }
+
+    fn zero_fraction(&self) -> f64 {
+        self.zeros as f64 / self.weights.max(1) as f64
+    }
+
+    /// What lies in a checkpoint's directory, measured.
+    fn describe(&self, directory: &Path, format: String, notes: Vec<String>) -> Result<CheckpointInfo> {
+        let unreadable = |e: std::io::Error| Error::failed(format!("{}: {e}", directory.display()));
+        let mut files = Vec::new();
+        for entry in std::fs::read_dir(directory).map_err(unreadable)? {
+            let entry = entry.map_err(unreadable)?;
+            let size = entry.metadata().map_err(unreadable)?.len();
+            files.push((entry.file_name().to_string_lossy().into_owned(), size));
+        }
+        files.sort();
+        let is_weights = |name: &str| name.ends_with(".safetensors") || name.ends_with(".gguf");
+        let weight_bytes = files.iter().filter(|(name, _)| is_weights(name)).map(|(_, size)| size).sum();
+        Ok(CheckpointInfo { files, weight_bytes, format, zero_fraction: self.zero_fraction(), notes })
+    }
+
+    fn save_gguf(&self, directory: &Path, kind: GgufType, outside: StorageType) -> Result<CheckpointInfo> {
+        let summary =
+            write_gguf(directory, &self.opened.model, &self.finished, kind, outside).map_err(translate)?;
+        let all = summary.exact + summary.rounded;
+        let mut notes = Vec::new();
+        if summary.rounded > 0 {
+            let reason = summary.reason.map_or(String::new(), |reason| format!(": {reason}"));
+            notes.push(format!(
+                "values of {} of {all} linears were requantised to {}{reason}; what is evaluated is not quite what the method made",
+                summary.rounded,
+                kind.name()
+            ));
+        }
+        let format = format!("gguf {}; embedding and head {}", kind.name(), outside.torch_name());
+        self.describe(directory, format, notes)
     }
 
     /// The type in which the format stores scales.
@@ -434,6 +470,9 @@ impl Engine for CandleEngine {
 
     fn save_checkpoint(&mut self, directory: &Path) -> Result<CheckpointInfo> {
         let (outside, inside) = self.storage_types();
+        if let Some(StorageFormat::Gguf(kind)) = self.format.format {
+            return self.save_gguf(directory, kind, outside);
+        }
         let chosen = self.format.choose(&self.finished, self.scale_type());
         let chosen = chosen.map_err(|e| Error::invalid(e.to_string()))?;
         let model = &self.opened.model;
@@ -455,7 +494,7 @@ impl Engine for CandleEngine {
             writer.write_block(index, block).map_err(translate)?;
         }
         writer.finish().map_err(translate)?;
-        let zero_fraction = self.zeros as f64 / self.weights.max(1) as f64;
+        let zero_fraction = self.zero_fraction();
         let mut notes = Vec::new();
         if let Some((preferred, problem)) = chosen.instead_of {
             notes.push(format!("stored as {format} because {preferred} cannot hold it: {problem}"));
@@ -465,23 +504,6 @@ impl Engine for CandleEngine {
         } else if chosen.scheme.is_none() && zero_fraction > 0.01 {
             notes.push(format!("{:.0} % zeros, stored dense like any other number", 100.0 * zero_fraction));
         }
-
-        let unreadable = |e: std::io::Error| Error::failed(format!("{}: {e}", directory.display()));
-        let mut files = Vec::new();
-        for entry in std::fs::read_dir(directory).map_err(unreadable)? {
-            let entry = entry.map_err(unreadable)?;
-            let size = entry.metadata().map_err(unreadable)?.len();
-            files.push((entry.file_name().to_string_lossy().into_owned(), size));
-        }
-        files.sort();
-        let weight_bytes =
-            files.iter().filter(|(name, _)| name.ends_with(".safetensors")).map(|(_, size)| size).sum();
-        Ok(CheckpointInfo {
-            files,
-            weight_bytes,
-            format,
-            zero_fraction,
-            notes,
-        })
+        self.describe(directory, format, notes)
     }
 }

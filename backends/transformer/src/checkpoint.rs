@@ -9,7 +9,7 @@ use std::io::{BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use llmcb_model_files::Encoding;
-use llmcb_model_files::packed::{Layout, Quantization, Scheme};
+use llmcb_model_files::packed::{FloatType, Layout, Quantization, Scheme};
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use serde_json::{Value, json};
 
@@ -39,6 +39,15 @@ impl StorageType {
         }
     }
 
+    /// The same for tensors of integer weights.
+    pub fn float(self) -> FloatType {
+        match self {
+            StorageType::F32 => FloatType::F32,
+            StorageType::F16 => FloatType::F16,
+            StorageType::BF16 => FloatType::BF16,
+        }
+    }
+
     fn dtype(self) -> Dtype {
         match self {
             StorageType::F32 => Dtype::F32,
@@ -46,7 +55,6 @@ impl StorageType {
             StorageType::BF16 => Dtype::BF16,
         }
     }
-
 }
 
 fn dtype_of(encoding: Encoding) -> Option<Dtype> {
@@ -337,7 +345,11 @@ impl<'a> CheckpointWriter<'a> {
             let name = format!("{owner}.{}", part.suffix);
             let expected = self.tensors.get(&name).map(Place::bytes);
             if expected != Some(bytes.len()) {
-                return Err(wrong(format!("`{}` takes {} bytes, {expected:?} planned", part.suffix, bytes.len())));
+                return Err(wrong(format!(
+                    "`{}` takes {} bytes, {expected:?} planned",
+                    part.suffix,
+                    bytes.len()
+                )));
             }
             self.write(&name, |file, offset| {
                 file.seek(SeekFrom::Start(offset))?;
@@ -411,7 +423,8 @@ impl<'a> CheckpointWriter<'a> {
         if let Some(Packed { scheme, quantised, dense }) = &self.packed {
             config["quantization_config"] = Quantization::new(*scheme).to_json(dense, quantised);
             // What the kernels that read these two layouts compute in.
-            if matches!(scheme.layout, Layout::Gptq | Layout::Awq) && self.options.storage == StorageType::F32 {
+            if matches!(scheme.layout, Layout::Gptq | Layout::Awq) && self.options.storage == StorageType::F32
+            {
                 config["torch_dtype"] = json!(StorageType::F16.torch_name());
             }
         }

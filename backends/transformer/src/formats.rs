@@ -6,6 +6,7 @@ use std::str::FromStr;
 use llmcb_model_files::packed::{FloatType, IntegerMatrix, Layout, Scheme, ZeroPoints};
 
 use crate::block::Role;
+use crate::gguf::GgufType;
 use crate::{Block, Error, Result};
 
 /// A format of checkpoints.
@@ -19,16 +20,22 @@ pub enum StorageFormat {
     Awq,
     /// compressed-tensors', in the layout named, or the one that fits.
     CompressedTensors(Option<Layout>),
+    /// One GGUF, with linears in a type of ggml's; values that it cannot hold are rounded.
+    Gguf(GgufType),
 }
 
 /// Names of all formats, for messages.
-pub const FORMATS: [&str; 6] = [
+pub const FORMATS: [&str; 10] = [
     "dense",
     "gptq",
     "awq",
     "compressed-tensors",
     "compressed-tensors:pack-quantized",
     "compressed-tensors:int-quantized",
+    "gguf:f16",
+    "gguf:q8_0",
+    "gguf:q4_1",
+    "gguf:q4_0",
 ];
 
 impl FromStr for StorageFormat {
@@ -47,12 +54,23 @@ impl FromStr for StorageFormat {
                 StorageFormat::CompressedTensors(Some(Layout::IntQuantized))
             }
             other => {
+                let named = |kind: &GgufType| other.strip_prefix("gguf:") == Some(kind.name());
+                if let Some(kind) = GgufType::ALL.into_iter().find(named) {
+                    return Ok(StorageFormat::Gguf(kind));
+                }
                 return Err(Error::argument(
                     format!("format `{other}`"),
                     format!("there are {}", FORMATS.join(", ")),
                 ));
             }
         })
+    }
+}
+
+impl StorageFormat {
+    /// Whether it holds whatever a method made, as numbers if need be.
+    fn holds_all(self) -> bool {
+        matches!(self, StorageFormat::Dense | StorageFormat::Gguf(_))
     }
 }
 
@@ -67,6 +85,10 @@ impl fmt::Display for StorageFormat {
                 "compressed-tensors:int-quantized"
             }
             StorageFormat::CompressedTensors(Some(_)) => "compressed-tensors:pack-quantized",
+            StorageFormat::Gguf(GgufType::F16) => "gguf:f16",
+            StorageFormat::Gguf(GgufType::Q8_0) => "gguf:q8_0",
+            StorageFormat::Gguf(GgufType::Q4_1) => "gguf:q4_1",
+            StorageFormat::Gguf(GgufType::Q4_0) => "gguf:q4_0",
         })
     }
 }
@@ -144,12 +166,12 @@ impl Traits {
             scales: FloatType::F16,
         };
         Ok(match format {
-            StorageFormat::Dense => return Err("dense checkpoints hold no integer codes".to_owned()),
+            StorageFormat::Dense | StorageFormat::Gguf(_) => {
+                return Err(format!("{format} has no scheme of integer codes"));
+            }
             // Readers of the older format do not all undo the wrap of a zero of 0.
             StorageFormat::Gptq if self.zero_of_zero => Scheme { act_order: self.shuffled, ..base },
-            StorageFormat::Gptq => {
-                Scheme { act_order: self.shuffled, zero_points: ZeroPoints::V1, ..base }
-            }
+            StorageFormat::Gptq => Scheme { act_order: self.shuffled, zero_points: ZeroPoints::V1, ..base },
             StorageFormat::Awq => Scheme { layout: Layout::Awq, ..base },
             StorageFormat::CompressedTensors(layout) => {
                 let layout = layout.unwrap_or(Layout::PackQuantized);
@@ -166,8 +188,8 @@ impl FormatChoice {
     pub fn scale_type(&self, storage: FloatType) -> FloatType {
         match self.format {
             Some(StorageFormat::Dense | StorageFormat::CompressedTensors(_)) => storage,
-            // Readers of gptq and awq have scales in half precision.
-            None | Some(StorageFormat::Gptq | StorageFormat::Awq) => FloatType::F16,
+            // Readers of gptq and awq have scales in half precision, and so have ggml's blocks.
+            None | Some(StorageFormat::Gptq | StorageFormat::Awq | StorageFormat::Gguf(_)) => FloatType::F16,
         }
     }
 
@@ -176,7 +198,7 @@ impl FormatChoice {
     /// # Errors
     /// [`Error::Argument`] that says why, and what to do.
     pub fn check(&self, linear: &str, codes: &IntegerMatrix, scales: FloatType) -> Result<()> {
-        let Some(format) = self.format.filter(|f| self.demanded && *f != StorageFormat::Dense) else {
+        let Some(format) = self.format.filter(|f| self.demanded && !f.holds_all()) else {
             return Ok(());
         };
         Traits::of(&mut std::iter::once(codes.clone()))
@@ -200,14 +222,14 @@ impl FormatChoice {
         };
         if quantised().next().is_none() {
             return match self.format {
-                Some(format) if self.demanded && format != StorageFormat::Dense => Err(cannot_hold(
-                    format,
-                    "the method made no integer codes, only numbers",
-                )),
+                Some(format) if self.demanded && !format.holds_all() => {
+                    Err(cannot_hold(format, "the method made no integer codes, only numbers"))
+                }
                 _ => Ok(Chosen { scheme: None, instead_of: None }),
             };
         }
-        let mut candidates = vec![StorageFormat::Gptq, StorageFormat::CompressedTensors(None), StorageFormat::Dense];
+        let mut candidates =
+            vec![StorageFormat::Gptq, StorageFormat::CompressedTensors(None), StorageFormat::Dense];
         if let Some(format) = self.format {
             if self.demanded {
                 candidates.clear();
@@ -218,7 +240,7 @@ impl FormatChoice {
         let traits = Traits::of(&mut quantised().map(|(_, codes)| codes.to_matrix()));
         let mut refused = None;
         for format in candidates {
-            if format == StorageFormat::Dense {
+            if format.holds_all() {
                 return Ok(Chosen { scheme: None, instead_of: refused });
             }
             let fits = traits.scheme(format, scales).and_then(|scheme| {
@@ -242,7 +264,9 @@ impl FormatChoice {
 fn cannot_hold(format: StorageFormat, problem: &str) -> Error {
     Error::argument(
         format!("format `{format}`"),
-        format!("it cannot hold what the method made: {problem}; choose another format, or other options of the method"),
+        format!(
+            "it cannot hold what the method made: {problem}; choose another format, or other options of the method"
+        ),
     )
 }
 

@@ -90,7 +90,8 @@ mod tests {
 
     fn engine(schema: Value) -> Descriptor {
         let mut engine = Descriptor::backend("candle", "candle", "1");
-        engine.roles = vec![RoleDescriptor { role: "engine".into(), options: json!({ "properties": schema }) }];
+        engine.roles =
+            vec![RoleDescriptor { role: "engine".into(), options: json!({ "properties": schema }) }];
         engine
     }
 

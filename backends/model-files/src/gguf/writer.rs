@@ -119,11 +119,7 @@ impl GgufWriter {
     ///
     /// # Errors
     /// [`Error::Weights`] for a tensor whose rows do not fill whole blocks, [`Error::Io`].
-    pub fn create(
-        path: &Path,
-        metadata: &[(String, MetadataValue)],
-        tensors: &[GgufTensor],
-    ) -> Result<Self> {
+    pub fn create(path: &Path, metadata: &[(String, MetadataValue)], tensors: &[GgufTensor]) -> Result<Self> {
         let mut header = b"GGUF".to_vec();
         header.extend(3u32.to_le_bytes());
         header.extend((tensors.len() as u64).to_le_bytes());
@@ -141,7 +137,10 @@ impl GgufWriter {
             let (Some(size), Some(code)) = (size, type_code(tensor.encoding)) else {
                 return Err(Error::weights(
                     path,
-                    format!("tensor `{}` {:?} cannot be stored as {}", tensor.name, tensor.shape, tensor.encoding),
+                    format!(
+                        "tensor `{}` {:?} cannot be stored as {}",
+                        tensor.name, tensor.shape, tensor.encoding
+                    ),
                     "choose another type: rows must fill whole blocks",
                 ));
             };

@@ -111,7 +111,9 @@ pub(super) fn shape(scheme: &Scheme, parts: &Parts<'_>) -> Result<[usize; 2], Sc
     };
     match numbers.as_slice() {
         &[r, c] if r == rows as u64 && c > 0 && c <= words as u64 * 32 => Ok([rows, c as usize]),
-        other => fail(format!("`weight_shape` is {other:?}, but `weight_packed` has {rows} rows of {words} words")),
+        other => {
+            fail(format!("`weight_shape` is {other:?}, but `weight_packed` has {rows} rows of {words} words"))
+        }
     }
 }
 

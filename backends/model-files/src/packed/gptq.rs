@@ -9,9 +9,7 @@
 
 use super::bits::{pack, packed_words, unpack};
 use super::matrix::IntegerMatrix;
-use super::scheme::{
-    Parts, Scheme, SchemeError, TensorSpec, ZeroPoints, fail, transposed, words_to_bytes,
-};
+use super::scheme::{Parts, Scheme, SchemeError, TensorSpec, ZeroPoints, fail, transposed, words_to_bytes};
 use crate::encoding::Encoding;
 
 /// Codes after which words start afresh.
@@ -75,7 +73,10 @@ pub(super) fn shape(scheme: &Scheme, parts: &Parts<'_>) -> Result<[usize; 2], Sc
     let [words, rows] = parts.extents("qweight")?;
     let columns = words.saturating_mul(32) / scheme.bits as usize;
     if packed_words(columns, scheme.bits) != words || !columns.is_multiple_of(period(scheme.bits)) {
-        return fail(format!("`qweight` has {words} rows of words, no whole number of {}-bit packs", scheme.bits));
+        return fail(format!(
+            "`qweight` has {words} rows of words, no whole number of {}-bit packs",
+            scheme.bits
+        ));
     }
     Ok([rows, columns])
 }

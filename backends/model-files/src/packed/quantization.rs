@@ -126,11 +126,8 @@ impl Quantization {
                     (Some(_), _) => "group",
                     (None, _) => "channel",
                 };
-                let format = if scheme.layout == Layout::PackQuantized {
-                    "pack-quantized"
-                } else {
-                    "int-quantized"
-                };
+                let format =
+                    if scheme.layout == Layout::PackQuantized { "pack-quantized" } else { "int-quantized" };
                 let inputs = input_activations.map(|inputs| {
                     json!({
                         "num_bits": inputs.bits,
@@ -140,8 +137,7 @@ impl Quantization {
                         "dynamic": inputs.dynamic,
                     })
                 });
-                let ignore: Vec<&str> =
-                    dense.iter().map(String::as_str).chain(["lm_head"]).collect();
+                let ignore: Vec<&str> = dense.iter().map(String::as_str).chain(["lm_head"]).collect();
                 json!({
                     "quant_method": "compressed-tensors",
                     "format": format,
@@ -217,12 +213,17 @@ fn gptq(given: &Value) -> Result<Scheme, String> {
     let zero_points = match format {
         "gptq" => ZeroPoints::V1,
         "gptq_v2" => ZeroPoints::V2,
-        other => return Err(format!("the gptq checkpoint is in format `{other}`; gptq and gptq_v2 can be read")),
+        other => {
+            return Err(format!("the gptq checkpoint is in format `{other}`; gptq and gptq_v2 can be read"));
+        }
     };
     if let Some(overrides) = given["dynamic"].as_object()
         && overrides.keys().any(|key| !key.starts_with('-'))
     {
-        return Err("the gptq checkpoint has other settings for some linears (`dynamic`), which cannot be read".into());
+        return Err(
+            "the gptq checkpoint has other settings for some linears (`dynamic`), which cannot be read"
+                .into(),
+        );
     }
     Ok(Scheme {
         layout: Layout::Gptq,
@@ -260,7 +261,9 @@ fn compressed_tensors(given: &Value) -> Result<Quantization, String> {
     let global = given["format"].as_str();
     let Some(listed) = given["config_groups"].as_object().filter(|groups| !groups.is_empty()) else {
         let what = global.unwrap_or("none");
-        return Err(format!("the compressed-tensors checkpoint has no `config_groups` (format {what}), so no integer weights"));
+        return Err(format!(
+            "the compressed-tensors checkpoint has no `config_groups` (format {what}), so no integer weights"
+        ));
     };
     let several = listed.len() > 1;
     let mut groups = Vec::new();
@@ -272,7 +275,9 @@ fn compressed_tensors(given: &Value) -> Result<Quantization, String> {
             .unwrap_or_default();
         let opaque = targets.iter().find(|t| t.strip_prefix("re:").is_some_and(|e| literal(e).is_none()));
         if let Some(opaque) = opaque.filter(|_| several) {
-            return Err(format!("`{name}` is for modules `{opaque}`, an expression too intricate to be read"));
+            return Err(format!(
+                "`{name}` is for modules `{opaque}`, an expression too intricate to be read"
+            ));
         }
         let kind = weights["type"].as_str().unwrap_or("int");
         if kind != "int" {
@@ -334,7 +339,11 @@ fn inputs(group: &str, given: &Value) -> Result<Option<InputActivations>, String
         Some("token") => true,
         Some("tensor") => false,
         None => dynamic,
-        Some(other) => return Err(format!("the inputs of `{group}` are quantised per {other}; per token or tensor can be run")),
+        Some(other) => {
+            return Err(format!(
+                "the inputs of `{group}` are quantised per {other}; per token or tensor can be run"
+            ));
+        }
     };
     Ok(Some(InputActivations {
         bits: bits(given, "num_bits", &[4, 8])?,
@@ -388,9 +397,15 @@ mod tests {
         for (config, expected) in [
             (json!({"quant_method": "bitsandbytes"}), "`bitsandbytes`"),
             (json!({"bits": 4}), "no `quant_method`"),
-            (json!({"quant_method": "gptq", "bits": 5, "group_size": 128}), "`bits` of the quantisation is 5"),
+            (
+                json!({"quant_method": "gptq", "bits": 5, "group_size": 128}),
+                "`bits` of the quantisation is 5",
+            ),
             (json!({"quant_method": "gptq", "bits": "4"}), "`bits` of the quantisation is \"4\""),
-            (json!({"quant_method": "gptq", "bits": 4, "group_size": 0}), "`group_size` of the quantisation is 0"),
+            (
+                json!({"quant_method": "gptq", "bits": 4, "group_size": 0}),
+                "`group_size` of the quantisation is 0",
+            ),
             (json!({"quant_method": "gptq", "bits": 4, "checkpoint_format": "marlin"}), "format `marlin`"),
             (json!({"quant_method": "awq", "bits": 4, "version": "gemv"}), "version `gemv`"),
             (json!({"quant_method": "awq", "bits": 3}), "is 3; 4 can"),
@@ -420,11 +435,12 @@ mod tests {
     #[test]
     fn targets_choose_among_groups() {
         let weights = |bits: u32| json!({"num_bits": bits, "strategy": "channel"});
-        let read = read(json!({"quant_method": "compressed-tensors", "format": "pack-quantized", "config_groups": {
-            "a": {"targets": ["re:.*down_proj$"], "weights": weights(8)},
-            "b": {"targets": ["self_attn.q_proj"], "weights": weights(6)},
-            "c": {"targets": ["Linear"], "weights": weights(4)},
-        }}));
+        let read =
+            read(json!({"quant_method": "compressed-tensors", "format": "pack-quantized", "config_groups": {
+                "a": {"targets": ["re:.*down_proj$"], "weights": weights(8)},
+                "b": {"targets": ["self_attn.q_proj"], "weights": weights(6)},
+                "c": {"targets": ["Linear"], "weights": weights(4)},
+            }}));
         let quantization = read.unwrap().unwrap();
         for (name, bits) in [
             ("model.layers.0.mlp.down_proj", 8),

@@ -70,7 +70,8 @@ pub(super) fn build(tokenizer: &Tokenizer, rows: usize) -> Result<Vec<(String, M
         }
         let score = |name: &String| rank.get(name).map_or(0.0, |at| -(*at as f32) - 1.0);
         set("ggml.scores", M::F32s(names.iter().map(score).collect()));
-        let prepends = text.contains("\"Prepend\"") || text.contains("\"prepend_scheme\":\"first\"")
+        let prepends = text.contains("\"Prepend\"")
+            || text.contains("\"prepend_scheme\":\"first\"")
             || text.contains("\"prepend_scheme\":\"always\"");
         set("ggml.add_space_prefix", M::Bool(prepends));
     } else {

@@ -352,7 +352,9 @@ impl PackedIntegers {
                     }
                     let few = self.few(x, rows, p, panels, tables);
                     // SAFETY: `few` points at whole operands of the panels; Y is the caller's promise.
-                    unsafe { few.run::<BITS>(set, y.add((p - first) * PANEL), y_stride, self.outputs - p * PANEL) };
+                    unsafe {
+                        few.run::<BITS>(set, y.add((p - first) * PANEL), y_stride, self.outputs - p * PANEL)
+                    };
                     p += panels;
                 }
                 return;
@@ -940,15 +942,8 @@ mod tests {
 
     #[test]
     fn a_matrix_that_does_not_fit_together_is_refused() {
-        let shape = Shape {
-            outputs: 4,
-            inputs: 8,
-            bits: 4,
-            group_size: None,
-            shuffled: false,
-            zeros: 0,
-            half: true,
-        };
+        let shape =
+            Shape { outputs: 4, inputs: 8, bits: 4, group_size: None, shuffled: false, zeros: 0, half: true };
         let mut bad = matrix(shape, 1);
         bad.codes[0] = 16;
         assert!(PackedIntegers::pack(&bad).unwrap_err().to_string().contains("code 16"));
