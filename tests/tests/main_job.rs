@@ -151,7 +151,9 @@ fn the_checkpoints_have_the_usual_files(results: &Results) {
         assert_eq!(config["hidden_size"], 64);
         let bytes = std::fs::read(folder.join("model.safetensors")).expect("weights");
         let tensors = safetensors::SafeTensors::deserialize(&bytes).expect("safetensors");
-        assert!(tensors.tensor("model.layers.2.mlp.down_proj.weight").is_ok(), "{label}");
+        let quantises = label.starts_with("rtn") || label.starts_with("gptq");
+        let tensor = if quantises { "qweight" } else { "weight" };
+        assert!(tensors.tensor(&format!("model.layers.2.mlp.down_proj.{tensor}")).is_ok(), "{label}");
         let unfinished =
             results::files_below(&folder).into_iter().find(|f| f.to_string_lossy().contains("partial"));
         assert_eq!(unfinished, None);

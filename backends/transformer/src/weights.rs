@@ -113,7 +113,21 @@ impl TensorSource for ModelFiles {
     }
 
     fn integers(&self, linear: &str) -> Result<Option<IntegerMatrix>> {
-        Ok(ModelFiles::integers(self, linear)?)
+        let codes = ModelFiles::integers(self, linear)?;
+        // Running such a linear on inputs as they are would score another model than the checkpoint is.
+        let inputs =
+            self.quantization().filter(|_| codes.is_some()).and_then(|q| q.input_activations(linear));
+        if let Some(inputs) = inputs {
+            return Err(Error::Config {
+                model: "weights".to_owned(),
+                problem: format!(
+                    "the inputs of `{linear}` are quantised to {} bits, which is not supported",
+                    inputs.bits
+                ),
+                remedy: "use a checkpoint that quantises weights only".to_owned(),
+            });
+        }
+        Ok(codes)
     }
 }
 
