@@ -195,9 +195,9 @@ def gptqmodel_case(checkpoint, config, ids, work, report):
             linear.scales = linear.scales.float()
             weight = linear.dequantize_weight().T
         else:
-            linear.scales = linear.scales.float()
             linear.post_init()
-            weight = linear.dequantize_weight().T if hasattr(linear, "dequantize_weight") else awq_weight(linear)
+            linear.scales = linear.scales.float()
+            weight = awq_weight(linear)
         weight = weight.detach().float().contiguous()
         place.weight.data.copy_(weight)
         theirs[name] = weight.numpy()

@@ -497,7 +497,7 @@ impl Engine for CandleEngine {
         let zero_fraction = self.zero_fraction();
         let mut notes = Vec::new();
         if let Some((preferred, problem)) = chosen.instead_of {
-            notes.push(format!("stored as {format} because {preferred} cannot hold it: {problem}"));
+            notes.push(format!("{preferred} cannot hold it: {problem}"));
         }
         if chosen.scheme.is_none() && self.finished.iter().any(has_codes) {
             notes.push("integer codes, stored as the numbers that they stand for".to_owned());

@@ -102,3 +102,89 @@ pub fn convert(kind: GgmlType, matrix: &IntegerMatrix) -> Result<Vec<u8>, String
     }
     Ok(out)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn value(kind: GgmlType, bytes: &[u8], at: usize) -> f32 {
+        let block = &bytes[at / BLOCK * kind.type_size()..][..kind.type_size()];
+        let half = |i: usize| f16::from_le_bytes([block[i], block[i + 1]]).to_f32();
+        let i = at % BLOCK;
+        let nibble =
+            |from: usize| f32::from(if i < 16 { block[from + i] & 15 } else { block[from + i - 16] >> 4 });
+        match kind {
+            GgmlType::Q4_0 => half(0) * (nibble(2) - 8.0),
+            GgmlType::Q4_1 => half(0) * nibble(4) + half(2),
+            _ => half(0) * f32::from(block[2 + i] as i8),
+        }
+    }
+
+    fn matrix(bits: u32, zero: f32, group_size: Option<usize>) -> IntegerMatrix {
+        let (rows, columns) = (3usize, 128usize);
+        let grids = rows * group_size.map_or(1, |g| columns.div_ceil(g));
+        IntegerMatrix {
+            rows,
+            columns,
+            bits,
+            group_size,
+            symmetric: false,
+            codes: (0..rows * columns).map(|i| (i * 37 % (1 << bits)) as u8).collect(),
+            scales: (0..grids).map(|i| (i + 1) as f32 / 64.0).collect(),
+            zeros: vec![zero; grids],
+            group_index: None,
+        }
+    }
+
+    #[test]
+    fn codes_are_kept_where_the_grid_allows() {
+        for (kind, bits, zero, group) in [
+            (GgmlType::Q4_0, 4, 8.0, Some(32)),
+            (GgmlType::Q4_0, 4, 8.0, Some(64)),
+            (GgmlType::Q4_0, 3, 4.0, None),
+            (GgmlType::Q4_1, 4, 5.0, Some(32)),
+            (GgmlType::Q4_1, 2, 0.0, None),
+            (GgmlType::Q8_0, 8, 128.0, Some(32)),
+            (GgmlType::Q8_0, 4, 3.0, Some(128)),
+        ] {
+            let matrix = matrix(bits, zero, group);
+            let bytes = convert(kind, &matrix).unwrap();
+            for (at, want) in matrix.dequantize().into_iter().enumerate() {
+                assert_eq!(value(kind, &bytes, at), want, "{} {bits} {group:?}", kind.name());
+            }
+        }
+    }
+
+    #[test]
+    fn what_the_grid_does_not_allow_is_named() {
+        let says = |kind, matrix: &IntegerMatrix, expected: &str| {
+            let message = convert(kind, matrix).unwrap_err();
+            assert!(message.contains(expected), "{message}");
+        };
+        says(GgmlType::Q4_0, &matrix(4, 7.0, Some(32)), "beyond the range of Q4_0");
+        says(GgmlType::Q4_0, &matrix(8, 128.0, Some(32)), "beyond the range of Q4_0");
+        says(GgmlType::Q8_0, &matrix(4, 8.0, Some(48)), "no whole blocks");
+        says(GgmlType::Q8_0, &matrix(4, 7.5, Some(32)), "beyond the range");
+        let mut fine = matrix(4, 8.0, Some(32));
+        fine.scales[0] = 0.1;
+        says(GgmlType::Q4_0, &fine, "scale is not exact");
+        let mut shuffled = matrix(4, 8.0, Some(32));
+        shuffled.group_index = Some((0..128).rev().map(|c| c / 32).collect());
+        says(GgmlType::Q4_0, &shuffled, "out of the order");
+    }
+
+    #[test]
+    fn values_are_rounded_to_the_nearest_or_nearly() {
+        let values: Vec<f32> = (0..96).map(|i| ((i * 37) % 101) as f32 / 50.0 - 1.0).collect();
+        for (kind, step) in [(GgmlType::Q4_0, 0.13), (GgmlType::Q4_1, 0.07), (GgmlType::Q8_0, 0.005)] {
+            let bytes = quantize(kind, &values).unwrap();
+            assert_eq!(bytes.len(), 3 * kind.type_size());
+            for (at, want) in values.iter().enumerate() {
+                let got = value(kind, &bytes, at);
+                assert!((got - want).abs() <= step, "{}: {got} for {want}", kind.name());
+            }
+        }
+        assert!(quantize(GgmlType::Q4_0, &[0.0; 32]).unwrap().iter().take(2).all(|b| *b == 0));
+        assert_eq!(quantize(GgmlType::Q6K, &values), None);
+    }
+}

@@ -213,3 +213,58 @@ fn three_bit_codes_lie_across_words_as_the_kernels_expect() {
     assert_eq!(words[1], c(10) >> 2 | low(11, 1) | c(21) << 31);
     assert_eq!(words[2], c(21) >> 1 | low(22, 2));
 }
+
+/// The matrices of `tests/golden/integer_layouts.py`.
+fn golden_matrix(bits: u32, group: usize, symmetric: bool, act_order: bool) -> IntegerMatrix {
+    let (rows, columns) = (32usize, 64usize);
+    let number = |index: usize, salt: usize| {
+        (((index + 1000 * salt) as u64 * 2_654_435_761) % (1 << 32) >> 16) as usize
+    };
+    let grids = rows * (columns / group);
+    let middle = 1usize << (bits - 1);
+    let zero = |i| if symmetric { middle } else { 1 + number(i, 3) % ((1 << bits) - 1) };
+    let index =
+        (0..columns).map(|c| ((if act_order { c * 13 % columns } else { c }) / group) as u32).collect();
+    IntegerMatrix {
+        rows,
+        columns,
+        bits,
+        group_size: Some(group),
+        symmetric,
+        codes: (0..rows * columns).map(|i| (number(i, 1) % (1 << bits)) as u8).collect(),
+        scales: (0..grids).map(|i| (number(i, 2) % 61 + 1) as f32 / 1024.0).collect(),
+        zeros: (0..grids).map(|i| zero(i) as f32).collect(),
+        group_index: Some(index),
+    }
+    .without_plain_index()
+}
+
+#[test]
+fn words_are_those_that_other_packages_pack() {
+    let golden: serde_json::Value =
+        serde_json::from_str(include_str!("../../tests/golden/integer_layouts.json")).expect("JSON");
+    let cases = golden.as_array().expect("cases");
+    assert!(cases.len() > 10);
+    for case in cases {
+        let (layout, zero_points) = match (case["layout"].as_str().expect("layout"), case["v1"] == true) {
+            ("gptq", true) => (Layout::Gptq, ZeroPoints::V1),
+            ("gptq", false) => (Layout::Gptq, ZeroPoints::V2),
+            ("awq", _) => (Layout::Awq, ZeroPoints::V2),
+            _ => (Layout::PackQuantized, ZeroPoints::V2),
+        };
+        let bits = case["bits"].as_u64().expect("bits") as u32;
+        let group = case["group_size"].as_u64().expect("group") as usize;
+        let (symmetric, act_order) = (case["symmetric"] == true, case["act_order"] == true);
+        let scheme = Scheme { act_order, zero_points, ..scheme(layout, bits, Some(group), symmetric) };
+        let matrix = golden_matrix(bits, group, symmetric, act_order);
+        let stored = store(&scheme, &matrix);
+        for (suffix, expected) in case["tensors"].as_object().expect("tensors") {
+            let (_, shape, bytes) = &stored[suffix];
+            let extents: Vec<usize> = serde_json::from_value(expected["shape"].clone()).expect("shape");
+            let words: Vec<i32> = serde_json::from_value(expected["values"].clone()).expect("words");
+            let ours: Vec<i32> = bytes.as_chunks::<4>().0.iter().map(|b| i32::from_le_bytes(*b)).collect();
+            assert_eq!((shape, &ours), (&extents, &words), "{suffix} of {}", scheme.describe());
+        }
+        assert_eq!(load(&scheme, &stored).unwrap(), matrix);
+    }
+}
