@@ -218,7 +218,7 @@ fn three_bit_codes_lie_across_words_as_the_kernels_expect() {
 fn golden_matrix(bits: u32, group: usize, symmetric: bool, act_order: bool) -> IntegerMatrix {
     let (rows, columns) = (32usize, 64usize);
     let number = |index: usize, salt: usize| {
-        (((index + 1000 * salt) as u64 * 2_654_435_761) % (1 << 32) >> 16) as usize
+        ((((index + 1000 * salt) as u64 * 2_654_435_761) % (1 << 32)) >> 16) as usize
     };
     let grids = rows * (columns / group);
     let middle = 1usize << (bits - 1);
