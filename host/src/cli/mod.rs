@@ -119,7 +119,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Some(Command::Eval(command)) => eval::run(&global, command),
         Some(Command::Plugins(command)) => plugins::run(&global, command),
         Some(Command::Score(command)) => score::run(&command),
-        Some(Command::Assets(command)) => assets::run(&command),
+        Some(Command::Assets(command)) => assets::run(&command, global.quiet),
         Some(Command::Completions(command)) => completions::run(&command),
         Some(Command::Man(command)) => man::run(&command),
         Some(Command::Worker) => Ok(crate::worker::main()),

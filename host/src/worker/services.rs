@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use llmcb_plugin_api::sdk::{Error, HostServices, LogLevel, Result};
 
 use super::protocol::{Event, Level};
+use crate::assets::Stop;
 
 /// Progress is passed on at most this often: enough for eyes and for the watch on hanging.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
@@ -102,6 +103,12 @@ impl Services {
     /// An error of kind `Cancelled` when the user asked to stop.
     pub(crate) fn check_cancelled(&self) -> Result<()> {
         if self.cancelled() { Err(Error::cancelled()) } else { Ok(()) }
+    }
+
+    /// For fetches, which then end early when the user asks to stop.
+    pub(crate) fn for_fetches(&self) -> Stop {
+        let cancelled = Arc::clone(&self.cancelled);
+        Stop::when(move || cancelled.load(Ordering::SeqCst))
     }
 
     /// Opens the place for state and loads what was committed with block number `blocks - 1`; nothing for 0.
