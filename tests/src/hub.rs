@@ -111,15 +111,20 @@ impl Repository {
         let Some(body) = self.files.get(name) else {
             return stream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n");
         };
-        let part = if head.contains("range: bytes=0-0") { &body[..1] } else { &body[..] };
+        // A transfer that was left goes on where it was.
+        let range = head.split_once("range: bytes=").map_or("0-", |(_, rest)| rest);
+        let digits = |text: &str| text.chars().take_while(char::is_ascii_digit).collect::<String>();
+        let (from, to) = range.split_once('-').unwrap_or(("0", ""));
+        let from: usize = from.parse().unwrap_or(0);
+        let to = digits(to).parse().unwrap_or(body.len() - 1);
+        let part = body.get(from..=to).unwrap_or_default();
         // Large files are named by their SHA-256, small ones by a git hash.
         let hash = sha256(body);
         let etag = if name.ends_with(".safetensors") { &hash[..] } else { &hash[..40] };
         write!(
             stream,
-            "HTTP/1.1 206 Partial Content\r\nContent-Length: {}\r\nContent-Range: bytes 0-{}/{}\r\nETag: \"{etag}\"\r\nx-repo-commit: {COMMIT}\r\n\r\n",
+            "HTTP/1.1 206 Partial Content\r\nContent-Length: {}\r\nContent-Range: bytes {from}-{to}/{}\r\nETag: \"{etag}\"\r\nx-repo-commit: {COMMIT}\r\n\r\n",
             part.len(),
-            part.len() - 1,
             body.len()
         )?;
         if part.len() > 1 && self.stalls.as_deref() == Some(name) {

@@ -92,17 +92,17 @@ fn stages_come_in_the_order_in_which_they_need_each_other() {
     assert_eq!(
         outline(&plan),
         [
-            "0 tiny / dense / candle / arc_easy",
-            "1 tiny / dense / candle / text:/data/My Text.txt:seqlen=16",
-            "2 tiny / dense / candle / profile",
-            "3 tiny / rtn / compress",
-            "4 tiny / rtn / candle / arc_easy <- 3",
-            "5 tiny / rtn / candle / text:/data/My Text.txt:seqlen=16 <- 3",
-            "6 tiny / rtn / candle / profile <- 3",
-            "7 tiny / gptq / compress",
-            "8 tiny / gptq / candle / arc_easy <- 7",
-            "9 tiny / gptq / candle / text:/data/My Text.txt:seqlen=16 <- 7",
-            "10 tiny / gptq / candle / profile <- 7",
+            "0 dense / arc_easy",
+            "1 dense / text:/data/My Text.txt:seqlen=16",
+            "2 dense / profile",
+            "3 rtn / compress",
+            "4 rtn / arc_easy <- 3",
+            "5 rtn / text:/data/My Text.txt:seqlen=16 <- 3",
+            "6 rtn / profile <- 3",
+            "7 gptq / compress",
+            "8 gptq / arc_easy <- 7",
+            "9 gptq / text:/data/My Text.txt:seqlen=16 <- 7",
+            "10 gptq / profile <- 7",
         ]
     );
     assert!(plan.problems.is_empty());
@@ -129,14 +129,14 @@ fn what_cannot_be_had_blocks_its_own_stages_only() {
     assert_eq!(
         outline(&plan),
         [
-            "0 tiny / dense / candle / arc_easy",
-            "1 tiny / dense / candle / text:/data/My Text.txt:seqlen=16 [failed: task: no data]",
-            "2 tiny / rtn / compress [failed: plugin rtn: no]",
-            "3 tiny / rtn / candle / arc_easy <- 2 [skipped: there is no checkpoint: plugin rtn: no]",
-            "4 tiny / rtn / candle / text:/data/My Text.txt:seqlen=16 <- 2 [skipped: there is no checkpoint: plugin rtn: no]",
-            "5 tiny / gptq / compress",
-            "6 tiny / gptq / candle / arc_easy <- 5",
-            "7 tiny / gptq / candle / text:/data/My Text.txt:seqlen=16 <- 5 [failed: task: no data]",
+            "0 dense / arc_easy",
+            "1 dense / text:/data/My Text.txt:seqlen=16 [failed: task: no data]",
+            "2 rtn / compress [failed: plugin rtn: no]",
+            "3 rtn / arc_easy <- 2 [skipped: there is no checkpoint: plugin rtn: no]",
+            "4 rtn / text:/data/My Text.txt:seqlen=16 <- 2 [skipped: there is no checkpoint: plugin rtn: no]",
+            "5 gptq / compress",
+            "6 gptq / arc_easy <- 5",
+            "7 gptq / text:/data/My Text.txt:seqlen=16 <- 5 [failed: task: no data]",
         ]
     );
     assert_eq!(plan.problems, ["plugin rtn: no", "task: no data"]);
