@@ -93,10 +93,10 @@ pub(super) fn run(order: &StageOrder, services: &Arc<Services>, usage: &Usage) -
         let place = format!("block {}/{total}", index + 1);
         let block = engine.open_block(index as u32)?;
         if index < finished {
-            services.stage_progress(index as u64, total, &format!("{place}: restoring"));
+            services.stage_progress(index as u64, total, "blocks, restoring");
             engine.restore_block(&file)?;
         } else {
-            services.stage_progress(index as u64, total, &place);
+            services.stage_progress(index as u64, total, "blocks");
             method.compress_block(&mut engine, &block).map_err(|e| e.at(&place))?;
             check_finite(&mut engine, block).map_err(|e| e.at(&place))?;
             save(&mut engine, services, &blocks, index)?;

@@ -187,11 +187,8 @@ impl HostServices for Services {
             Event::Progress { done, total, what: what.to_owned() }
         } else {
             let inner = if total > 1 { format!("{what} {done}/{total}") } else { what.to_owned() };
-            let what = match (position.what.is_empty(), inner.is_empty()) {
-                (true, _) => inner,
-                (false, true) => position.what.clone(),
-                (false, false) => format!("{}: {inner}", position.what),
-            };
+            // The plugin's own words say more than what the stage counts.
+            let what = if inner.is_empty() { position.what.clone() } else { inner };
             Event::Progress { done: position.done, total: position.total, what }
         };
         drop(position);
