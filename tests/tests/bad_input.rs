@@ -501,9 +501,15 @@ fn no_network() {
     }
 
     // A plugin's default benchmark, which needs the default model.
-    let finished = sandbox.run(&["--plugin", "librtn.so"]);
-    assert!(finished.code().is_some_and(|code| REFUSED.contains(&code)), "{finished:?}");
-    assert!(said(&finished).contains("cannot obtain smollm2-135m-instruct"), "{}", said(&finished));
+    for plugin in ["librtn.so", "rtn.so", "rtn"] {
+        let finished = sandbox.run(&["--plugin", plugin]);
+        assert!(finished.code().is_some_and(|code| REFUSED.contains(&code)), "{plugin}: {finished:?}");
+        assert!(
+            said(&finished).contains("cannot obtain smollm2-135m-instruct"),
+            "{plugin}: {}",
+            said(&finished)
+        );
+    }
 
     let finished = sandbox.run(&["assets", "pull", "piqa"]).expect_code(1);
     finished.expect_message(&["piqa"]);

@@ -21,7 +21,7 @@ Exit codes: 0 all done, 1 a task failed, 2 nothing was run because something nam
 #[command(after_long_help = EXAMPLES)]
 pub struct EvalCommand {
     #[command(flatten)]
-    measure: MeasureFlags,
+    pub(super) measure: MeasureFlags,
 }
 
 /// Runs the command.

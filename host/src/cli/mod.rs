@@ -163,6 +163,17 @@ mod tests {
     }
 
     #[test]
+    fn flags_default_to_what_a_plugins_default_benchmark_takes() {
+        let cli = Cli::try_parse_from(["llmcb-host", "eval"]).expect("a command");
+        let Some(Command::Eval(eval)) = cli.command else { panic!("another command") };
+        let suite = crate::suite::spec::Suite::default();
+        let workers = &eval.measure.workers;
+        assert_eq!((workers.seed, eval.measure.tasks.shots), (suite.seed, suite.shots));
+        assert_eq!((workers.threads, workers.memory_limit), (suite.threads, suite.memory_limit_bytes));
+        assert_eq!(workers.hang_limit.as_secs(), suite.hang_limit_seconds);
+    }
+
+    #[test]
     fn every_command_has_an_example() {
         let mut command = Cli::command();
         command.build();

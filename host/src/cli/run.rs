@@ -40,6 +40,8 @@ const QUICK_TASKS: [(&str, &str); 2] =
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct RunCommand {
+    #[command(flatten)]
+    measure: MeasureFlags,
     /// Method with its options, for example gptq:bits=4,group_size=128; repeatable
     #[arg(long, value_name = "SPEC", display_order = 0)]
     method: Vec<String>,
@@ -47,10 +49,8 @@ pub struct RunCommand {
     #[arg(long, value_name = "SPEC", display_order = 1)]
     engine: Option<String>,
     /// Leave out the dense model
-    #[arg(long, display_order = 1)]
+    #[arg(long, display_order = 2)]
     no_dense: bool,
-    #[command(flatten)]
-    measure: MeasureFlags,
     #[command(flatten)]
     calibration: CalibrationFlags,
 }

@@ -383,7 +383,7 @@ fn counts(run: &RunResult, columns: &[Column]) -> Vec<String> {
             run.cells.iter().filter_map(|cell| metric(cell, task, name)).map(|m| (m.n, ())).collect();
         let n: Vec<String> = found.keys().map(usize::to_string).collect();
         if !n.is_empty() {
-            counts.push(format!("{} {}", short_name(task), n.join("/")));
+            counts.push(format!("{} ({})", short_name(task), n.join("/")));
         }
     }
     counts
