@@ -30,7 +30,7 @@ const RECORD: &str = "llmcb-result.json";
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct CompressCommand {
-    /// Model: an asset's id, a folder in the Hugging Face layout, a GGUF file, or ORG/NAME on the hub
+    /// Model: an asset's id, a folder in the Hugging Face layout, a GGUF file, or ORG/NAME[@REVISION] on the hub
     /// [default: smollm2-135m-instruct]
     #[arg(long, value_name = "MODEL")]
     model: Option<String>,

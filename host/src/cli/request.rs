@@ -6,7 +6,7 @@ use llmcb_plugin_api::sdk::PluginKind;
 use serde_json::Value;
 
 use super::failure::Failure;
-use super::flags::{CalibrationFlags, TaskFlags, WorkerFlags};
+use super::flags::{CalibrationFlags, MeasureFlags, TaskFlags, WorkerFlags};
 use crate::assets::registry::DEFAULT_MODEL;
 use crate::plugins::{Catalog, Plugin, PluginSpec};
 use crate::stage::parse_task;
@@ -164,6 +164,22 @@ pub fn calibration(flags: &CalibrationFlags) -> Result<Calibration, Failure> {
         text,
         windows: flags.calibration_windows as usize,
         length: flags.calibration_length as usize,
+    })
+}
+
+/// A suite of the dense models: what `run` and `eval` share.
+///
+/// # Errors
+/// As [`backends`], [`tasks`] and [`base`].
+pub fn measured(catalog: &Catalog, flags: &MeasureFlags) -> Result<Suite, Failure> {
+    Ok(Suite {
+        models: models(&flags.model),
+        backends: backends(catalog, &flags.backend)?,
+        tasks: tasks(&flags.tasks, flags.workers.seed)?,
+        limit: flags.tasks.limit.map(|n| usize::try_from(n).unwrap_or(usize::MAX)),
+        shots: flags.tasks.shots,
+        profile: flags.profile,
+        ..base(&flags.workers, flags.out.clone())?
     })
 }
 

@@ -153,7 +153,8 @@ pub fn run_with(
     // First of all, so that nothing is fetched for results that cannot be written.
     let store = Store::open(&suite.out).map_err(SuiteError::Out)?;
     let folders: Vec<PathBuf> = suite.data_dir.iter().cloned().collect();
-    let data = assets::Store::new(assets::StoreOptions::from_env(folders.clone())?);
+    let data = assets::Store::new(assets::StoreOptions::from_env(folders.clone())?)
+        .stopped_by(interrupt.for_fetches());
     let facts = {
         let on_event = RefCell::new(&mut *on_event);
         facts::gather(suite, &data, workers, interrupt, &|progress| {
