@@ -8,11 +8,14 @@ use llmcb_tests::results::{self, Results, json, validate};
 use llmcb_tests::sandbox::Sandbox;
 
 /// Methods with the labels that tables give them.
-const METHODS: [(&str, &str); 4] = [
+const METHODS: [(&str, &str); 7] = [
     ("rtn:bits=4,group_size=32", "rtn-bits=4-group_size=32"),
     ("magnitude:ratio=0.5", "magnitude-ratio=0.5"),
     ("wanda:pattern=2:4", "wanda-pattern=2_4"),
     ("gptq:bits=3,group_size=32,act_order=true", "gptq-bits=3-group_size=32-act_order=true"),
+    ("gptq:static_groups=true,mse=true,group_size=32", "gptq-static_groups=true-mse=true-group_size=32"),
+    ("wanda:variant=true", "wanda-variant=true"),
+    ("sparsegpt:ratio=0.6,block_size=32", "sparsegpt-ratio=0.6-block_size=32"),
 ];
 
 /// Tasks, what each measures, and of how many items.

@@ -1,7 +1,7 @@
 //! The mathematics that compression methods share.
 //!
-//! The mathematics works on plain slices of numbers: no tensor library, no `unsafe`. Only [`plugin`] knows the plugin
-//! interface.
+//! The mathematics works on plain slices of numbers: no tensor library, no `unsafe`. Only [`plugin`] and
+//! [`layerwise`] know the plugin interface.
 //!
 //! | module | what it holds |
 //! |---|---|
@@ -11,6 +11,7 @@
 //! | [`gptq`] | the GPTQ solver |
 //! | [`mask`] | magnitude and Wanda scores, unstructured and N:M masks |
 //! | [`sparsegpt`] | the SparseGPT solver |
+//! | [`layerwise`] | the walk over a block that the solvers share as plugins |
 //! | [`plugin`] | the same for the plugins around it: walking a block's linears, option types, error conversion |
 //!
 //! Weights are always `[rows, cols]` = `[outputs, inputs]`, row-major, as a linear layer stores them. Results do
@@ -20,6 +21,7 @@
 pub mod gptq;
 pub mod grid;
 pub mod hessian;
+pub mod layerwise;
 pub mod mask;
 pub mod matrix;
 pub mod plugin;

@@ -114,6 +114,96 @@ pub fn magnitude(weight: Matrix<'_>, sparsity: Sparsity) -> Result<Mask, KitErro
 /// As [`Sparsity::validate`]; [`KitError::Length`], [`KitError::NotFinite`] and [`KitError::Gram`] for statistics
 /// of another length, not finite, or negative.
 pub fn wanda(weight: Matrix<'_>, input_mean_square: &[f32], sparsity: Sparsity) -> Result<Mask, KitError> {
+    let norms = norms(weight, input_mean_square)?;
+    lowest(weight, Some(&norms), sparsity)
+}
+
+/// Removes weights by Wanda's score such that every row loses the same share of the sum of its scores (the variant of
+/// Wanda's published code; "alpha" there).
+///
+/// The scores of a row, sorted, are summed up; those up to the last whose sum is at most `alpha` times the row's whole
+/// sum go, and all that equal it. `alpha` is found by bisection between 0 and 0.8, beginning with 0.4, until the fraction
+/// removed of the whole matrix is within 0.001 of `ratio` or the interval is narrower than 0.001; so ratios that no
+/// `alpha` up to 0.8 reaches are missed.
+///
+/// # Errors
+/// As [`wanda`] for the statistics; [`KitError::Option`] for a ratio outside `[0, 1]`.
+pub fn wanda_variant(weight: Matrix<'_>, input_mean_square: &[f32], ratio: f64) -> Result<Mask, KitError> {
+    const TOLERANCE: f64 = 0.001;
+    let norms = norms(weight, input_mean_square)?;
+    let cols = weight.cols();
+    Sparsity::Unstructured { ratio }.validate(cols)?;
+    let rows: Vec<SortedRow> = weight
+        .data()
+        .par_chunks(cols)
+        .map(|row| SortedRow::new(row.iter().zip(&norms).map(|(w, n)| w.abs() * n).collect()))
+        .collect();
+
+    let (mut low, mut alpha, mut high) = (0.0f64, 0.4f64, 0.8f64);
+    let thresholds = loop {
+        let thresholds: Vec<Option<f32>> = rows.par_iter().map(|row| row.threshold(alpha)).collect();
+        let removed: usize = rows.iter().zip(&thresholds).map(|(row, t)| row.up_to(*t)).sum();
+        let found = removed as f64 / weight.data().len() as f64;
+        if (found - ratio).abs() <= TOLERANCE || high - low < TOLERANCE {
+            break thresholds;
+        }
+        if found > ratio {
+            high = alpha;
+            alpha = (alpha + low) / 2.0;
+        } else {
+            low = alpha;
+            alpha = (alpha + high) / 2.0;
+        }
+    };
+    let mut pruned = vec![false; weight.data().len()];
+    pruned.par_chunks_mut(cols).zip(weight.data().par_chunks(cols)).zip(&thresholds).for_each(
+        |((pruned, row), threshold)| {
+            if let Some(threshold) = threshold {
+                for ((pruned, w), n) in pruned.iter_mut().zip(row).zip(&norms) {
+                    *pruned = w.abs() * n <= *threshold;
+                }
+            }
+        },
+    );
+    Ok(Mask::new(cols, pruned))
+}
+
+/// The scores of one row in ascending order, and their running sum.
+struct SortedRow {
+    scores: Vec<f32>,
+    /// Summed in double precision and rounded, as PyTorch sums up on a CPU.
+    sums: Vec<f32>,
+}
+
+impl SortedRow {
+    fn new(mut scores: Vec<f32>) -> Self {
+        scores.sort_unstable_by(f32::total_cmp);
+        let mut sum = 0.0f64;
+        let sums = scores
+            .iter()
+            .map(|&s| {
+                sum += f64::from(s);
+                sum as f32
+            })
+            .collect();
+        Self { scores, sums }
+    }
+
+    /// The score up to which weights go when `alpha` of the sum may; none if even the lowest is too much.
+    fn threshold(&self, alpha: f64) -> Option<f32> {
+        let allowed = self.sums.last()? * alpha as f32;
+        let count = self.sums.partition_point(|&s| s <= allowed);
+        count.checked_sub(1).map(|last| self.scores[last])
+    }
+
+    /// How many scores are at most `threshold`.
+    fn up_to(&self, threshold: Option<f32>) -> usize {
+        threshold.map_or(0, |threshold| self.scores.partition_point(|&s| s <= threshold))
+    }
+}
+
+/// The norms of inputs, checked, from their mean squares.
+fn norms(weight: Matrix<'_>, input_mean_square: &[f32]) -> Result<Vec<f32>, KitError> {
     if input_mean_square.len() != weight.cols() {
         return Err(KitError::Length {
             operand: "input statistics",
@@ -134,8 +224,7 @@ pub fn wanda(weight: Matrix<'_>, input_mean_square: &[f32], sparsity: Sparsity) 
             return Err(KitError::Gram { reason: format!("the mean square of input {col} is {x}") });
         }
     }
-    let norms: Vec<f32> = input_mean_square.iter().map(|x| x.sqrt()).collect();
-    lowest(weight, Some(&norms), sparsity)
+    Ok(input_mean_square.iter().map(|x| x.sqrt()).collect())
 }
 
 /// Marks the weights of lowest `|w| * norm`. Of equal scores the one further left goes first, as in a stable sort;

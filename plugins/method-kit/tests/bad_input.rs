@@ -5,7 +5,7 @@ use llmcb_method_kit::{
     gptq::{GptqOptions, gptq},
     grid::{GridOptions, RangeSearch, round_to_nearest},
     hessian::{FactorOptions, Hessian, InverseFactor},
-    mask::{Sparsity, magnitude, wanda},
+    mask::{Sparsity, magnitude, wanda, wanda_variant},
     sparsegpt::sparsegpt,
 };
 
@@ -152,6 +152,14 @@ fn sparsities() {
     says(wanda(matrix, &[1.0; 4], half), "4 elements");
     says(wanda(matrix, &[1.0, 1.0, f32::NAN, 1.0, 1.0], half), "column 2");
     says(wanda(matrix, &[1.0, -1.0, 1.0, 1.0, 1.0], half), "input 1");
+    says(wanda_variant(matrix, &[1.0; 4], 0.5), "4 elements");
+    says(wanda_variant(matrix, &[1.0, 1.0, f32::INFINITY, 1.0, 1.0], 0.5), "column 2");
+    for ratio in [-0.1, 1.1, f64::NAN] {
+        says(wanda_variant(matrix, &[1.0; 5], ratio), "sparsity");
+    }
+    let zeros = [0.0; 5];
+    let nothing = wanda_variant(Matrix::new(&zeros, 1, 5).expect("matrix"), &[0.0; 5], 0.5);
+    assert_eq!(nothing.expect("mask").sparsity(), 1.0);
     for ratio in [0.0, 1.0] {
         let sparsity = Sparsity::Unstructured { ratio };
         assert_eq!(magnitude(matrix, sparsity).expect("mask").sparsity(), ratio);

@@ -7,7 +7,7 @@ use llmcb_method_kit::{
     gptq::{GptqOptions, gptq},
     grid::{GridOptions, RangeSearch, round_to_nearest},
     hessian::{FactorOptions, Hessian},
-    mask::{Sparsity, magnitude, wanda},
+    mask::{Sparsity, magnitude, wanda, wanda_variant},
     sparsegpt::sparsegpt,
 };
 use proptest::prelude::*;
@@ -206,6 +206,37 @@ proptest! {
                 prop_assert_eq!(pruned[i], rank < count);
             }
         }
+    }
+
+    #[test]
+    fn the_variant_takes_the_same_share_of_every_row(
+        seed: u64, rows in 1usize..9, cols in 1usize..80, ratio in 0.0f64..=1.0, coarse: bool,
+    ) {
+        let mut w = seeded::weights(seed, rows, cols, false);
+        if coarse {
+            w.iter_mut().for_each(|x| *x = (*x * 4.0).round());
+        }
+        let squares: Vec<f32> = seeded::weights(seed ^ 2, 1, cols, false).iter().map(|x| x.abs()).collect();
+        let mask = wanda_variant(Matrix::new(&w, rows, cols).unwrap(), &squares, ratio).unwrap();
+        let mut taken = Vec::new();
+        let mut left_over = Vec::new();
+        for (w, pruned) in w.chunks(cols).zip(mask.pruned().chunks(cols)) {
+            let scores: Vec<f64> = w.iter().zip(&squares).map(|(w, s)| f64::from(w.abs() * s.sqrt())).collect();
+            let of = |which: bool| scores.iter().zip(pruned).filter(move |(_, p)| **p == which).map(|(s, _)| *s);
+            let highest_gone = of(true).fold(0.0, f64::max);
+            let lowest_kept = of(false).fold(f64::INFINITY, f64::min);
+            prop_assert!(highest_gone < lowest_kept || of(true).count() == 0);
+            let whole: f64 = scores.iter().sum();
+            // Equal scores go together, so the last of them may lie beyond the share.
+            let ties = of(true).filter(|s| *s == highest_gone).count().max(1) as f64;
+            if whole > 0.0 {
+                taken.push((of(true).sum::<f64>() - (ties - 1.0) * highest_gone) / whole);
+                left_over.push((of(true).sum::<f64>() + lowest_kept) / whole);
+            }
+        }
+        // Some alpha lies at or above what every row lost and below what it would lose with one weight more.
+        let least = taken.iter().copied().fold(0.0, f64::max);
+        prop_assert!(least <= 0.8001 && left_over.iter().all(|&more| least < more + 1e-5), "{taken:?} {left_over:?}");
     }
 
     #[test]
