@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use llmcb_model_files::packed::{FloatType, IntegerMatrix};
 use llmcb_plugin_api::sdk::{
-    BlockInfo, CheckpointInfo, Engine, Error, Host, InputStatistics, Linear, ModelInfo, Norm,
-    QuantizedWeight, Result, StatisticsRequest, Tensor,
+    BlockInfo, CalibrationPlan, CheckpointInfo, Engine, Error, FedBy, GradientRequest, Gradients, Host,
+    InputStatistics, Linear, ModelInfo, Module, Norm, QuantizedWeight, Result, StatisticsRequest, Tensor,
 };
 use llmcb_transformer::{
-    Block, CalibrationOptions, Calibrator, CheckpointOptions, CheckpointWriter, FORMATS, FormatChoice,
-    GgufType, InputGroup, Statistic, StatisticKind, StatisticRequest, StorageFormat, StorageType, write_gguf,
+    Block, BlockInputs, CalibrationOptions, Calibrator, CheckpointOptions, CheckpointWriter, FORMATS,
+    FormatChoice, GgufType, InputGroup, ModuleInfo, Statistic, StatisticKind, StatisticRequest,
+    StorageFormat, StorageType, write_gguf,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -134,9 +135,9 @@ struct Shared {
     tokens: u64,
 }
 
-/// Name of a linear's or a norm's tensor inside a block.
-fn weight_name(name: &str) -> String {
-    format!("{name}.weight")
+/// Name of a parameter's tensor inside a block: biases are named in full, weights by their linear or norm.
+fn tensor_name(parameter: &str) -> String {
+    if parameter.ends_with(".bias") { parameter.to_owned() } else { format!("{parameter}.weight") }
 }
 
 fn has_codes(block: &Block) -> bool {
@@ -147,7 +148,7 @@ fn has_codes(block: &Block) -> bool {
 }
 
 fn trial_tensors(trial: &[(String, Tensor)]) -> Result<Vec<(String, Vec<f32>)>> {
-    trial.iter().map(|(name, tensor)| Ok((weight_name(name), tensor.to_f32()?))).collect()
+    trial.iter().map(|(name, tensor)| Ok((tensor_name(name), tensor.to_f32()?))).collect()
 }
 
 impl CandleEngine {
@@ -155,6 +156,12 @@ impl CandleEngine {
         let info = self.opened.model.block_info();
         if let Some(linear) = info.linears.iter().find(|l| l.name == name) {
             return Ok(vec![linear.out_features, linear.in_features]);
+        }
+        if let Some(owner) = name.strip_suffix(".bias") {
+            return match info.linears.iter().find(|l| l.name == owner) {
+                Some(linear) if linear.bias => Ok(vec![linear.out_features]),
+                _ => Err(Error::invalid(format!("a block has no bias `{name}`"))),
+            };
         }
         match info.norms.iter().find(|n| n.name == name) {
             Some(norm) => Ok(vec![norm.size]),
@@ -269,7 +276,7 @@ impl Engine for CandleEngine {
         self.opened.encode(texts, add_special)
     }
 
-    fn calibrate(&mut self, windows: &[Vec<u32>]) -> Result<()> {
+    fn calibrate(&mut self, windows: &[Vec<u32>], plan: &CalibrationPlan) -> Result<()> {
         self.finished.clear();
         self.walk = if windows.is_empty() {
             Walk::Plain(None)
@@ -277,6 +284,11 @@ impl Engine for CandleEngine {
             let options = CalibrationOptions {
                 batch_tokens: self.options.batch_tokens,
                 skip_first: self.options.skip_first,
+                inputs: match plan.inputs {
+                    llmcb_plugin_api::sdk::BlockInputs::Compressed => BlockInputs::Compressed,
+                    llmcb_plugin_api::sdk::BlockInputs::Dense => BlockInputs::Dense,
+                },
+                dense_targets: plan.dense_targets,
             };
             let calibrator = Calibrator::new(Arc::clone(&self.opened.model), windows.to_vec(), options);
             Walk::Calibrated(Box::new(calibrator.map_err(translate)?))
@@ -296,7 +308,14 @@ impl Engine for CandleEngine {
             Walk::Plain(Some(_)) => return Err(Error::failed("a block is open already")),
             Walk::Plain(block) => *block = Some(model.block(at).map_err(translate)?),
         }
+        self.block_info()
+    }
+
+    fn block_info(&self) -> Result<BlockInfo> {
+        self.walk.block()?;
+        let model = &self.opened.model;
         let info = model.block_info();
+        let index = self.finished.len() as u32;
         let size = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         Ok(BlockInfo {
             index,
@@ -310,6 +329,11 @@ impl Engine for CandleEngine {
                     in_features: size(l.in_features),
                     input_group: l.input.name().to_owned(),
                     bias: l.bias,
+                    fed_by: l.fed_by.as_ref().map(|from| FedBy {
+                        linear: from.linear.clone(),
+                        width: size(from.width),
+                        repeats: size(from.repeats),
+                    }),
                 })
                 .collect(),
             norms: info
@@ -320,12 +344,26 @@ impl Engine for CandleEngine {
             heads: size(info.heads),
             key_value_heads: size(info.key_value_heads),
             head_dim: size(info.head_dim),
+            modules: ModuleInfo::ALL
+                .map(|module| Module {
+                    name: module.name().to_owned(),
+                    input_group: module.input().name().to_owned(),
+                    linears: info
+                        .linears
+                        .iter()
+                        .filter(|l| [module.input(), module.inner()].contains(&l.input))
+                        .map(|l| l.name.clone())
+                        .collect(),
+                })
+                .to_vec(),
+            structures: Vec::new(),
+            activation_sites: Vec::new(),
         })
     }
 
     fn weight(&self, name: &str) -> Result<Tensor> {
         let shape = self.shape_of(name)?;
-        Tensor::from_vec(self.walk.block()?.tensor(&weight_name(name)).map_err(translate)?, &shape)
+        Tensor::from_vec(self.walk.block()?.tensor(&tensor_name(name)).map_err(translate)?, &shape)
     }
 
     fn set_weight(&mut self, name: &str, weight: Tensor) -> Result<()> {
@@ -336,7 +374,7 @@ impl Engine for CandleEngine {
                 weight.shape()
             )));
         }
-        self.walk.set_tensor(&weight_name(name), weight.to_f32()?)
+        self.walk.set_tensor(&tensor_name(name), weight.to_f32()?)
     }
 
     fn set_quantized(&mut self, name: &str, weight: QuantizedWeight) -> Result<()> {
@@ -430,15 +468,24 @@ impl Engine for CandleEngine {
         self.walk.calibrated()?.output_error(&trial).map_err(translate)
     }
 
-    fn gradients(&mut self, linears: &[String], trial: &[(String, Tensor)]) -> Result<Vec<(String, Tensor)>> {
-        let trial = trial_tensors(trial)?;
-        let names: Vec<&str> = linears.iter().map(String::as_str).collect();
-        let (_, gradients) = self.walk.calibrated()?.block_gradients(&names, &trial).map_err(translate)?;
-        linears
-            .iter()
-            .zip(gradients)
+    fn gradients(&mut self, request: &GradientRequest) -> Result<Gradients> {
+        let trial = trial_tensors(&request.trial)?;
+        let names: Vec<String> = request.parameters.iter().map(|name| tensor_name(name)).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let windows: Vec<usize> = request.windows.iter().map(|w| *w as usize).collect();
+        let calibrator = self.walk.calibrated()?;
+        let (error, gradients) = calibrator.block_gradients(&names, &trial, &windows).map_err(translate)?;
+        let parameters = request.parameters.iter().zip(gradients);
+        let gradients = parameters
             .map(|(name, values)| Ok((name.clone(), Tensor::from_vec(values, &self.shape_of(name)?)?)))
-            .collect()
+            .collect::<Result<_>>()?;
+        Ok(Gradients { error, gradients })
+    }
+
+    fn module_error(&mut self, module: &str, trial: &[(String, Tensor)]) -> Result<f64> {
+        let trial = trial_tensors(trial)?;
+        let module = ModuleInfo::from_name(module).map_err(translate)?;
+        self.walk.calibrated()?.module_error(module, &trial).map_err(translate)
     }
 
     fn close_block(&mut self) -> Result<()> {
@@ -447,7 +494,7 @@ impl Engine for CandleEngine {
             Walk::Plain(block) => block.take().ok_or_else(|| Error::failed("no block is open"))?,
         };
         for linear in &self.opened.model.block_info().linears {
-            let values = block.tensor(&weight_name(&linear.name)).map_err(translate)?;
+            let values = block.tensor(&tensor_name(&linear.name)).map_err(translate)?;
             self.zeros += values.iter().filter(|v| **v == 0.0).count() as u64;
             self.weights += values.len() as u64;
         }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use llmcb_model_files::packed::IntegerMatrix;
 use serde::Serialize;
 
+use crate::activation::{ActivationQuantization, ActivationSite, Activations};
 use crate::kernels::PackedIntegers;
 use crate::weight::Weight;
 use crate::{Error, LlamaConfig, Result, TensorSource};
@@ -98,6 +99,20 @@ impl Role {
         }
     }
 
+    fn fed_by(self, c: &LlamaConfig) -> Option<FedBy> {
+        match self {
+            Role::Output => Some(FedBy {
+                linear: Role::Value.name().to_owned(),
+                width: c.head_dim,
+                repeats: c.num_attention_heads / c.num_key_value_heads,
+            }),
+            Role::Down => {
+                Some(FedBy { linear: Role::Up.name().to_owned(), width: c.intermediate_size, repeats: 1 })
+            }
+            _ => None,
+        }
+    }
+
     fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|role| role.name() == name)
     }
@@ -121,6 +136,80 @@ pub struct LinearInfo {
     pub input: InputGroup,
     /// Whether it adds a bias.
     pub bias: bool,
+    /// Whose outputs its inputs are.
+    pub fed_by: Option<FedBy>,
+}
+
+/// Another linear whose output features are a linear's input features: input feature `c` is output feature
+/// `(c / (width * repeats)) * width + c % width`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct FedBy {
+    /// Name of the other linear.
+    pub linear: String,
+    /// Features of one piece.
+    pub width: usize,
+    /// How often each piece is read.
+    pub repeats: usize,
+}
+
+/// A part of a block with one input and one output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ModuleInfo {
+    /// Attention, from the normalised residual stream to what is added to it.
+    Attention,
+    /// The feed-forward part, likewise.
+    Mlp,
+}
+
+impl ModuleInfo {
+    /// All parts, in order.
+    pub const ALL: [ModuleInfo; 2] = [ModuleInfo::Attention, ModuleInfo::Mlp];
+
+    /// The name of the part inside a block: `self_attn`, `mlp`.
+    pub fn name(self) -> &'static str {
+        match self {
+            ModuleInfo::Attention => "self_attn",
+            ModuleInfo::Mlp => "mlp",
+        }
+    }
+
+    /// The part of this name.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if there is none.
+    pub fn from_name(name: &str) -> Result<Self> {
+        let found = Self::ALL.into_iter().find(|part| part.name() == name);
+        found.ok_or_else(|| {
+            Error::argument(
+                format!("module `{name}`"),
+                format!("a block has only {}", Self::ALL.map(Self::name).join(", ")),
+            )
+        })
+    }
+
+    /// What its first linears read.
+    pub fn input(self) -> InputGroup {
+        match self {
+            ModuleInfo::Attention => InputGroup::AttnIn,
+            ModuleInfo::Mlp => InputGroup::MlpIn,
+        }
+    }
+
+    /// What its last linear reads.
+    pub fn inner(self) -> InputGroup {
+        match self {
+            ModuleInfo::Attention => InputGroup::AttnOut,
+            ModuleInfo::Mlp => InputGroup::MlpOut,
+        }
+    }
+
+    pub(crate) fn last(self) -> Role {
+        match self {
+            ModuleInfo::Attention => Role::Output,
+            ModuleInfo::Mlp => Role::Down,
+        }
+    }
 }
 
 /// One norm of a block.
@@ -162,6 +251,7 @@ impl BlockInfo {
                     in_features,
                     input: role.group(),
                     bias: role.has_bias(config),
+                    fed_by: role.fed_by(config),
                 }
             })
             .collect::<Vec<_>>();
@@ -221,6 +311,7 @@ impl Linear {
 pub struct Block {
     linears: [Linear; 7],
     norms: [Arc<Vec<f32>>; 2],
+    activations: Activations,
 }
 
 impl Block {
@@ -266,7 +357,22 @@ impl Block {
                 linear(Role::Down)?,
             ],
             norms: [norm(ATTENTION_NORM)?, norm(MLP_NORM)?],
+            activations: Activations::default(),
         })
+    }
+
+    /// How its activations are rounded.
+    pub fn activations(&self) -> &Activations {
+        &self.activations
+    }
+
+    /// Rounds the activations of a site from now on, or no longer. Other clones of the block stay as they are.
+    pub fn quantize_activations(
+        &mut self,
+        site: ActivationSite,
+        quantization: Option<ActivationQuantization>,
+    ) {
+        self.activations.set(site, quantization);
     }
 
     pub(crate) fn role(&self, role: Role) -> &Linear {

@@ -8,6 +8,7 @@
 //!
 //! Weights are decoded with candle, and gradients are candle's; the passes that are timed run on plain slices through [`kernels`].
 
+mod activation;
 mod attention;
 mod batch;
 mod block;
@@ -31,11 +32,13 @@ mod trie;
 mod weight;
 mod weights;
 
+pub use activation::{ActivationQuantization, ActivationSite, Activations};
 pub use batch::{Batch, KeySpan, KeyValueCache, LayerKeys, Segment};
 pub use block::{
-    ATTENTION_NORM, Block, BlockInfo, InputGroup, Linear, LinearInfo, MLP_NORM, NormInfo, tensor_name,
+    ATTENTION_NORM, Block, BlockInfo, FedBy, InputGroup, Linear, LinearInfo, MLP_NORM, ModuleInfo, NormInfo,
+    tensor_name,
 };
-pub use calibration::{CalibrationOptions, Calibrator, StatisticRequest, Trial};
+pub use calibration::{BlockInputs, CalibrationOptions, Calibrator, StatisticRequest, Trial};
 pub use checkpoint::{CheckpointOptions, CheckpointWriter, StorageType};
 pub use config::{LlamaConfig, RopeScaling, SUPPORTED_ARCHITECTURES};
 pub use error::{Error, Result};

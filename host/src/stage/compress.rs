@@ -81,8 +81,8 @@ pub(super) fn run(order: &StageOrder, services: &Arc<Services>, usage: &Usage) -
         let tokens = text::first_tokens(&text.text, wanted, |texts| engine.encode(texts, true))?;
         let windows = tasks::windows(&tokens, calibration.length, calibration.windows, tasks::Windows::First)
             .map_err(|e| Error::invalid(e.to_string()))?;
-        engine.calibrate(&windows)?;
-    } else if let Err(error) = engine.calibrate(&[]) {
+        engine.calibrate(&windows, &plugin.descriptor().needs.plan)?;
+    } else if let Err(error) = engine.calibrate(&[], &plugin.descriptor().needs.plan) {
         // An engine may want to hear that there is nothing to calibrate on; one that refuses has no need to.
         services.log(LogLevel::Debug, &format!("engine without calibration: {error}"));
     }
@@ -98,6 +98,7 @@ pub(super) fn run(order: &StageOrder, services: &Arc<Services>, usage: &Usage) -
         } else {
             services.stage_progress(index as u64, total, "blocks");
             method.compress_block(&mut engine, &block).map_err(|e| e.at(&place))?;
+            let block = engine.block_info().map_err(|e| e.at(&place))?;
             check_finite(&mut engine, block).map_err(|e| e.at(&place))?;
             save(&mut engine, services, &blocks, index)?;
             usage.keep();

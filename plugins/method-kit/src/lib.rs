@@ -6,6 +6,7 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`matrix`] | a checked view of a row-major weight matrix |
+//! | [`awq`] | AWQ: scales by activation, and the search for clipped ranges |
 //! | [`grid`] | uniform quantisation grids and rounding to nearest |
 //! | [`hessian`] | the layer-wise Hessian of calibration inputs and the factor of its inverse |
 //! | [`gptq`] | the GPTQ solver |
@@ -18,6 +19,7 @@
 //! not depend on the number of threads of the rayon pool the caller is in, apart from the last bits of the
 //! Cholesky factor.
 
+pub mod awq;
 pub mod gptq;
 pub mod grid;
 pub mod hessian;
