@@ -87,7 +87,7 @@ pub struct CandleEngine {
 /// How the blocks are walked: with calibration data, or without.
 enum Walk {
     Calibrated(Box<Calibrator>),
-    Plain(Option<Block>),
+    Plain(Option<Box<Block>>),
 }
 
 fn no_calibration() -> Error {
@@ -100,7 +100,7 @@ impl Walk {
     fn block(&self) -> Result<&Block> {
         match self {
             Walk::Calibrated(calibrator) => calibrator.block().map_err(translate),
-            Walk::Plain(block) => block.as_ref().ok_or_else(|| Error::failed("no block is open")),
+            Walk::Plain(block) => block.as_deref().ok_or_else(|| Error::failed("no block is open")),
         }
     }
 
@@ -306,7 +306,7 @@ impl Engine for CandleEngine {
         match &mut self.walk {
             Walk::Calibrated(calibrator) => calibrator.open_block(at).map_err(translate)?,
             Walk::Plain(Some(_)) => return Err(Error::failed("a block is open already")),
-            Walk::Plain(block) => *block = Some(model.block(at).map_err(translate)?),
+            Walk::Plain(block) => *block = Some(Box::new(model.block(at).map_err(translate)?)),
         }
         self.block_info()
     }
@@ -491,7 +491,7 @@ impl Engine for CandleEngine {
     fn close_block(&mut self) -> Result<()> {
         let block = match &mut self.walk {
             Walk::Calibrated(calibrator) => calibrator.close_block().map_err(translate)?,
-            Walk::Plain(block) => block.take().ok_or_else(|| Error::failed("no block is open"))?,
+            Walk::Plain(block) => *block.take().ok_or_else(|| Error::failed("no block is open"))?,
         };
         for linear in &self.opened.model.block_info().linears {
             let values = block.tensor(&tensor_name(&linear.name)).map_err(translate)?;
