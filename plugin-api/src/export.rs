@@ -7,12 +7,15 @@ use std::sync::Once;
 
 use abi_stable::prefix_type::PrefixTypeTrait;
 use abi_stable::sabi_trait::TD_Opaque;
-use abi_stable::std_types::{RBox, RSlice, RStr, RString, RVec};
+use abi_stable::std_types::{RBox, ROption, RSlice, RStr, RString, RVec};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::abi::engine::{AbiEngine, AbiEngine_TO, AbiEngineBox, AbiInputStatistics, AbiStatisticsRequest};
+use crate::abi::engine::{
+    AbiEngine, AbiEngine_TO, AbiEngineBox, AbiGradients, AbiInputStatistics, AbiLossGradient,
+    AbiStatisticsRequest,
+};
 use crate::abi::error::AbiResult;
 use crate::abi::host::AbiHostArc;
 use crate::abi::method::{AbiEngineMut, AbiMethod, AbiMethod_TO, AbiMethodBox};
@@ -165,11 +168,16 @@ impl<E: Engine> AbiEngine for Guarded<E> {
     fn encode(&self, texts: RSlice<'_, RString>, add_special: bool) -> AbiResult<RVec<RVec<u32>>> {
         self.call("encode", |e| Ok(sequences(e.encode(&strings(&texts), add_special)?)))
     }
-    fn calibrate(&mut self, windows: RSlice<'_, RVec<u32>>) -> AbiResult<()> {
-        self.call_mut("calibrate", |e| e.calibrate(&tokens(&windows)))
+    fn calibrate(&mut self, windows: RSlice<'_, RVec<u32>>, plan: RStr<'_>) -> AbiResult<()> {
+        self.call_mut("calibrate", |e| {
+            e.calibrate(&tokens(&windows), &parse("calibration plan", plan.as_str())?)
+        })
     }
     fn open_block(&mut self, index: u32) -> AbiResult<RString> {
         self.call_mut("open_block", |e| json(&e.open_block(index)?))
+    }
+    fn block_info(&self) -> AbiResult<RString> {
+        self.call("block_info", |e| json(&e.block_info()?))
     }
     fn weight(&self, name: RStr<'_>) -> AbiResult<AbiTensor> {
         self.call("weight", |e| Ok(e.weight(name.as_str())?.into_abi()))
@@ -194,16 +202,56 @@ impl<E: Engine> AbiEngine for Guarded<E> {
     }
     fn gradients(
         &mut self,
-        linears: RSlice<'_, RString>,
+        parameters: RSlice<'_, RString>,
         trial: RVec<AbiNamedTensor>,
-    ) -> AbiResult<RVec<AbiNamedTensor>> {
+        windows: RSlice<'_, u32>,
+    ) -> AbiResult<AbiGradients> {
         self.call_mut("gradients", |e| {
-            let gradients = e.gradients(&strings(&linears), &named(trial)?)?;
-            Ok(gradients
+            let request = GradientRequest {
+                parameters: strings(&parameters),
+                trial: named(trial)?,
+                windows: windows.to_vec(),
+            };
+            let Gradients { error, gradients } = e.gradients(&request)?;
+            let gradients = gradients
                 .into_iter()
                 .map(|(name, tensor)| AbiNamedTensor { name: name.into(), tensor: tensor.into_abi() })
+                .collect();
+            Ok(AbiGradients { error, gradients })
+        })
+    }
+    fn module_error(&mut self, module: RStr<'_>, trial: RVec<AbiNamedTensor>) -> AbiResult<f64> {
+        self.call_mut("module_error", |e| e.module_error(module.as_str(), &named(trial)?))
+    }
+    fn quantize_activations(&mut self, site: RStr<'_>, quantization: RStr<'_>) -> AbiResult<()> {
+        self.call_mut("quantize_activations", |e| {
+            let quantization: Option<ActivationQuantization> =
+                parse("activation quantisation", quantization.as_str())?;
+            if let Some(quantization) = &quantization {
+                quantization.check()?;
+            }
+            e.quantize_activations(site.as_str(), quantization)
+        })
+    }
+    fn loss_gradients(
+        &mut self,
+        linears: RSlice<'_, RString>,
+        mean_square: bool,
+    ) -> AbiResult<RVec<AbiLossGradient>> {
+        self.call_mut("loss_gradients", |e| {
+            let gradients = e.loss_gradients(&strings(&linears), mean_square)?;
+            Ok(gradients
+                .into_iter()
+                .map(|g| AbiLossGradient {
+                    linear: g.linear.into(),
+                    gradient: g.gradient.into_abi(),
+                    mean_square: ROption::from(g.mean_square.map(Tensor::into_abi)),
+                })
                 .collect())
         })
+    }
+    fn keep_units(&mut self, structure: RStr<'_>, units: RSlice<'_, u32>) -> AbiResult<()> {
+        self.call_mut("keep_units", |e| e.keep_units(structure.as_str(), units.as_slice()))
     }
     fn close_block(&mut self) -> AbiResult<()> {
         self.call_mut("close_block", E::close_block)

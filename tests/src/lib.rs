@@ -2,8 +2,10 @@
 //! and readers of what a run leaves behind.
 
 pub mod artifacts;
+pub mod cgroup;
 pub mod data;
 pub mod gguf;
+pub mod hub;
 pub mod model;
 pub mod results;
 pub mod sandbox;

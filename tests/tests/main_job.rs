@@ -154,7 +154,9 @@ fn the_checkpoints_have_the_usual_files(results: &Results) {
         assert_eq!(config["hidden_size"], 64);
         let bytes = std::fs::read(folder.join("model.safetensors")).expect("weights");
         let tensors = safetensors::SafeTensors::deserialize(&bytes).expect("safetensors");
-        assert!(tensors.tensor("model.layers.2.mlp.down_proj.weight").is_ok(), "{label}");
+        let quantises = label.starts_with("rtn") || label.starts_with("gptq");
+        let tensor = if quantises { "qweight" } else { "weight" };
+        assert!(tensors.tensor(&format!("model.layers.2.mlp.down_proj.{tensor}")).is_ok(), "{label}");
         let unfinished =
             results::files_below(&folder).into_iter().find(|f| f.to_string_lossy().contains("partial"));
         assert_eq!(unfinished, None);
@@ -274,4 +276,49 @@ fn a_checkpoint_is_a_model_for_a_further_run() {
             .collect::<Vec<_>>()
     };
     assert_eq!(of(&results, "rtn-group_size=32"), of(&evaluated, "dense"));
+}
+
+#[test]
+fn speed_is_measured_and_shown() {
+    let sandbox = Sandbox::new();
+    let further = ["--method", "rtn:group_size=32", "--tasks", "arc_easy", "--limit", "2", "--profile"];
+    let arguments = sandbox.run_arguments("out", &further);
+    let first = sandbox.run(&arguments).expect_code(0);
+    let results = Results::read(&sandbox.out());
+    validate("run-result", &results.run);
+    for method in ["dense", "rtn-group_size=32"] {
+        let [stage] = &results.of(method, "profile")[..] else { panic!("one profile stage of {method}") };
+        assert_eq!((stage.status.as_str(), stage.reused), ("done", false), "{method}: {}", stage.reason);
+        let result = json(&stage.folder.join("result.json"));
+        validate("stage-result", &result);
+        let profile = &result["profile"];
+        let (prompt, new) = (&profile["prompt_tokens"], &profile["new_tokens"]);
+        assert_eq!((prompt, new), (&128.into(), &32.into()), "{profile}");
+        let timings = profile["raw"]["timings"].as_array().expect("timings");
+        assert_eq!(timings.len(), 5, "{profile}");
+        for timing in timings {
+            assert!(timing["prefill_seconds"].as_f64().is_some_and(|s| s > 0.0), "{timing}");
+            let steps = timing["decode_seconds"].as_array().expect("steps");
+            // The first new token comes from the prompt's own pass.
+            assert!((31..=32).contains(&steps.len()), "{timing}");
+        }
+        // The rates are those of the recorded times.
+        let median = profile["prefill_seconds"]["p50"].as_f64().expect("a median");
+        let rate = profile["prefill_tokens_per_second"].as_f64().expect("a rate");
+        assert!((rate * median / 128.0 - 1.0).abs() < 1e-9, "{profile}");
+        for name in ["prefill_rate", "decode_rate"] {
+            let metrics = result["metrics"].as_array().expect("metrics");
+            let metric = metrics.iter().find(|m| m["name"] == name).expect(name);
+            assert!(
+                metric["value"].as_f64().is_some_and(|v| v > 0.0) && metric["unit"] == "tokens/s",
+                "{metric}"
+            );
+        }
+    }
+    for part in ["prefill", "decode", "tokens/s ↑", "speed: "] {
+        assert!(first.stdout.contains(part), "no `{part}` in\n{}", first.stdout);
+    }
+    // Times are not measured again as long as nothing changed.
+    sandbox.run(&arguments).expect_code(0);
+    assert!(Results::read(&sandbox.out()).stages().iter().all(|stage| stage.reused));
 }

@@ -1,6 +1,7 @@
 //! Plugins that crash, hang, lie and chatter: each costs its own stage, is reported as what it was, and the run goes on.
 
 use llmcb_tests::artifacts;
+use llmcb_tests::cgroup::SmallMemory;
 use llmcb_tests::results::{Results, assert_nothing_half_written, validate};
 use llmcb_tests::sandbox::Sandbox;
 
@@ -57,7 +58,8 @@ fn every_misbehaviour_of_a_method_costs_its_own_stage_only() {
             assert!(!evaluated.reason.is_empty(), "{mode}");
             // The report for people has one line with the stage and its reason.
             let said = finished.stdout.lines().chain(finished.stderr.lines());
-            let lines = said.filter(|line| line.contains(&label) && line.contains(parts[0])).count();
+            let shown = format!("misbehave mode={mode}");
+            let lines = said.filter(|line| line.contains(&shown) && line.contains(parts[0])).count();
             assert!(lines >= 1, "{mode} is not reported:\n{}\n{}", finished.stdout, finished.stderr);
         }
     }
@@ -175,4 +177,58 @@ fn scores_that_are_not_numbers_never_look_like_good_ones() {
             assert!(value.is_none_or(|v| v == 0.0), "{metric}\n{}", finished.stdout);
         }
     }
+}
+
+/// The compress stage of a method that takes memory until there is none, in a run that was started by `script` (its `"$@"`).
+fn compression_of_a_hoarder(sandbox: &Sandbox, script: &str) -> llmcb_tests::results::Stage {
+    let plugin = artifacts::hostile("misbehave");
+    let further = [
+        "--plugin",
+        plugin.to_str().expect("text"),
+        "--method",
+        "misbehave:mode=memory",
+        "--method",
+        "rtn:group_size=32",
+        "--tasks",
+        "arc_easy",
+    ];
+    let mut command = std::process::Command::new("/bin/sh");
+    command.args(["-c", script, "sh"]).arg(artifacts::host()).args(sandbox.run_arguments("out", &further));
+    sandbox.surround(&mut command);
+    sandbox.start(command).wait().expect_code(1);
+    let results = Results::read(&sandbox.out());
+    assert_eq!(results.compression("rtn-group_size=32").status, "done", "the run went on");
+    let stage = results.compression("misbehave-mode=memory");
+    assert_eq!(stage.status, "failed", "{}", stage.reason);
+    stage
+}
+
+#[test]
+fn an_allocation_that_the_system_refuses_is_called_lack_of_memory() {
+    let sandbox = Sandbox::new();
+    // A limit of the address space, in KiB: the allocator gives up and aborts.
+    let stage = compression_of_a_hoarder(&sandbox, "ulimit -v 2000000; exec \"$@\"");
+    assert!(stage.reason.contains("ran out of memory: memory allocation of"), "{}", stage.reason);
+}
+
+#[test]
+fn a_worker_that_the_kernel_kills_for_memory_is_told_from_other_kills() {
+    let group = match SmallMemory::new(400 << 20) {
+        Ok(group) => group,
+        Err(reason) => {
+            // Needs rights that not every machine gives; which kill it was is then covered by the parts alone (`worker/oom.rs`, `worker/death.rs`).
+            eprintln!(
+                "NOT TESTED: the kernel's own kill for lack of memory, for want of a control group: {reason}"
+            );
+            return;
+        }
+    };
+    let sandbox = Sandbox::new();
+    let script = format!("echo $$ > {} || exit 9; exec \"$@\"", group.door().display());
+    let stage = compression_of_a_hoarder(&sandbox, &script);
+    assert!(
+        stage.reason.contains("ran out of memory: the kernel killed it to free memory"),
+        "{}",
+        stage.reason
+    );
 }

@@ -4,26 +4,30 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use llmcb_model_files::packed::{FloatType, IntegerMatrix};
 use llmcb_plugin_api::sdk::{
-    BlockInfo, CheckpointInfo, Engine, Error, Host, InputStatistics, Linear, ModelInfo, Norm,
-    QuantizedWeight, Result, StatisticsRequest, Tensor,
+    BlockInfo, CalibrationPlan, CheckpointInfo, Engine, Error, FedBy, GradientRequest, Gradients, Host,
+    InputStatistics, Linear, ModelInfo, Module, Norm, QuantizedWeight, Result, StatisticsRequest, Tensor,
 };
 use llmcb_transformer::{
-    Block, CalibrationOptions, Calibrator, CheckpointOptions, CheckpointWriter, InputGroup, Statistic,
-    StatisticKind, StatisticRequest, StorageType,
+    Block, BlockInputs, CalibrationOptions, Calibrator, CheckpointOptions, CheckpointWriter, FORMATS,
+    FormatChoice, GgufType, InputGroup, ModuleInfo, Statistic, StatisticKind, StatisticRequest,
+    StorageFormat, StorageType, write_gguf,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::block_file;
+use crate::block_file::{self, Saved};
 use crate::opened::{Opened, translate};
 
 /// Number type of the checkpoints that are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Storage {
-    /// 32 bits: what a method made is kept exactly.
+    /// F32; but beside integer codes, embedding and head as the model's own files have them where that is F16 or BF16.
     #[default]
+    Auto,
+    /// 32 bits: what a method made is kept exactly.
     F32,
     /// IEEE half precision: half the size; weights are rounded.
     F16,
@@ -31,10 +35,21 @@ pub enum Storage {
     Bf16,
 }
 
+/// Values of the option `format` that are offered.
+fn formats() -> Vec<&'static str> {
+    [&["auto"][..], &FORMATS].concat()
+}
+
 /// Options of the engine.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct EngineOptions {
+    /// Format of the checkpoints that are written: `dense`, `gptq`, `awq`, `compressed-tensors` (with
+    /// `:pack-quantized` or `:int-quantized`), or `auto`: `gptq` for integer codes, or what else holds them, and
+    /// `dense` for numbers; `auto:FORMAT` prefers that format. Scales of integer codes are rounded to the precision
+    /// that the format stores them in when a method hands them over: what it goes on with is what is evaluated.
+    #[schemars(extend("enum" = formats()))]
+    pub format: String,
     /// Number type of the checkpoints that are written.
     pub storage: Storage,
     /// Calibration tokens that run through a block at once; bounds memory, does not change results.
@@ -49,6 +64,7 @@ impl Default for EngineOptions {
     fn default() -> Self {
         let defaults = CalibrationOptions::default();
         EngineOptions {
+            format: "auto".to_owned(),
             storage: Storage::default(),
             batch_tokens: defaults.batch_tokens,
             skip_first: defaults.skip_first,
@@ -60,6 +76,7 @@ impl Default for EngineOptions {
 pub struct CandleEngine {
     opened: Opened,
     options: EngineOptions,
+    format: FormatChoice,
     walk: Walk,
     /// Blocks that were closed, in order.
     finished: Vec<Block>,
@@ -95,6 +112,14 @@ impl Walk {
         }
     }
 
+    fn set_integers(&mut self, linear: &str, codes: &IntegerMatrix) -> Result<()> {
+        match self {
+            Walk::Calibrated(calibrator) => calibrator.set_integers(linear, codes).map_err(translate),
+            Walk::Plain(Some(block)) => block.set_integers(linear, codes).map_err(translate),
+            Walk::Plain(None) => Err(Error::failed("no block is open")),
+        }
+    }
+
     fn calibrated(&mut self) -> Result<&mut Calibrator> {
         match self {
             Walk::Calibrated(calibrator) => Ok(calibrator),
@@ -110,13 +135,20 @@ struct Shared {
     tokens: u64,
 }
 
-/// Name of a linear's or a norm's tensor inside a block.
-fn weight_name(name: &str) -> String {
-    format!("{name}.weight")
+/// Name of a parameter's tensor inside a block: biases are named in full, weights by their linear or norm.
+fn tensor_name(parameter: &str) -> String {
+    if parameter.ends_with(".bias") { parameter.to_owned() } else { format!("{parameter}.weight") }
+}
+
+fn has_codes(block: &Block) -> bool {
+    block.tensor_names().iter().any(|name| {
+        let linear = name.strip_suffix(".weight").and_then(|linear| block.linear(linear).ok());
+        linear.is_some_and(|linear| linear.integers().is_some())
+    })
 }
 
 fn trial_tensors(trial: &[(String, Tensor)]) -> Result<Vec<(String, Vec<f32>)>> {
-    trial.iter().map(|(name, tensor)| Ok((weight_name(name), tensor.to_f32()?))).collect()
+    trial.iter().map(|(name, tensor)| Ok((tensor_name(name), tensor.to_f32()?))).collect()
 }
 
 impl CandleEngine {
@@ -124,6 +156,12 @@ impl CandleEngine {
         let info = self.opened.model.block_info();
         if let Some(linear) = info.linears.iter().find(|l| l.name == name) {
             return Ok(vec![linear.out_features, linear.in_features]);
+        }
+        if let Some(owner) = name.strip_suffix(".bias") {
+            return match info.linears.iter().find(|l| l.name == owner) {
+                Some(linear) if linear.bias => Ok(vec![linear.out_features]),
+                _ => Err(Error::invalid(format!("a block has no bias `{name}`"))),
+            };
         }
         match info.norms.iter().find(|n| n.name == name) {
             Some(norm) => Ok(vec![norm.size]),
@@ -134,6 +172,70 @@ impl CandleEngine {
     fn input_group(&self, linear: &str) -> Result<InputGroup> {
         let info = self.opened.model.block_info().linear(linear).map_err(translate)?;
         Ok(info.input)
+    }
+
+    /// The types of numbers in the checkpoint: of what lies outside blocks beside integer codes, and of all others.
+    fn storage_types(&self) -> (StorageType, StorageType) {
+        match self.options.storage {
+            Storage::Auto => {
+                let outside = match self.opened.info.source_precision.as_str() {
+                    "F16" => StorageType::F16,
+                    "BF16" => StorageType::BF16,
+                    _ => StorageType::F32,
+                };
+                (outside, StorageType::F32)
+            }
+            Storage::F32 => (StorageType::F32, StorageType::F32),
+            Storage::F16 => (StorageType::F16, StorageType::F16),
+            Storage::Bf16 => (StorageType::BF16, StorageType::BF16),
+        }
+    }
+
+    fn zero_fraction(&self) -> f64 {
+        self.zeros as f64 / self.weights.max(1) as f64
+    }
+
+    /// What lies in a checkpoint's directory, measured.
+    fn describe(&self, directory: &Path, format: String, notes: Vec<String>) -> Result<CheckpointInfo> {
+        let unreadable = |e: std::io::Error| Error::failed(format!("{}: {e}", directory.display()));
+        let mut files = Vec::new();
+        for entry in std::fs::read_dir(directory).map_err(unreadable)? {
+            let entry = entry.map_err(unreadable)?;
+            let size = entry.metadata().map_err(unreadable)?.len();
+            files.push((entry.file_name().to_string_lossy().into_owned(), size));
+        }
+        files.sort();
+        let is_weights = |name: &str| name.ends_with(".safetensors") || name.ends_with(".gguf");
+        let weight_bytes = files.iter().filter(|(name, _)| is_weights(name)).map(|(_, size)| size).sum();
+        Ok(CheckpointInfo { files, weight_bytes, format, zero_fraction: self.zero_fraction(), notes })
+    }
+
+    fn save_gguf(&self, directory: &Path, kind: GgufType, outside: StorageType) -> Result<CheckpointInfo> {
+        let summary =
+            write_gguf(directory, &self.opened.model, &self.finished, kind, outside).map_err(translate)?;
+        let all = summary.exact + summary.rounded;
+        let mut notes = Vec::new();
+        if summary.rounded > 0 {
+            let reason = summary.reason.map_or(String::new(), |reason| format!(": {reason}"));
+            notes.push(format!(
+                "values of {} of {all} linears were requantised to {}{reason}; what is evaluated is not quite what the method made",
+                summary.rounded,
+                kind.name()
+            ));
+        }
+        let format = format!("gguf {}; embedding and head {}", kind.name(), outside.torch_name());
+        self.describe(directory, format, notes)
+    }
+
+    /// The type in which the format stores scales.
+    fn scale_type(&self) -> FloatType {
+        let stored = match (self.format.format, self.storage_types().1) {
+            // Numbers that the codes stand for are rounded anyway when a dense checkpoint is not F32.
+            (Some(StorageFormat::Dense), _) | (_, StorageType::F32) => FloatType::F32,
+            (_, StorageType::F16) => FloatType::F16,
+            (_, StorageType::BF16) => FloatType::BF16,
+        };
+        self.format.scale_type(stored)
     }
 
     fn kinds(request: &StatisticsRequest) -> Vec<StatisticKind> {
@@ -154,9 +256,11 @@ impl Engine for CandleEngine {
     type Options = EngineOptions;
 
     fn open(model: &Path, options: EngineOptions, host: &Host) -> Result<Self> {
+        let format = options.format.parse().map_err(|e| Error::invalid(format!("{e}")))?;
         Ok(CandleEngine {
             opened: Opened::new(model, host)?,
             options,
+            format,
             walk: Walk::Plain(None),
             finished: Vec::new(),
             zeros: 0,
@@ -172,7 +276,7 @@ impl Engine for CandleEngine {
         self.opened.encode(texts, add_special)
     }
 
-    fn calibrate(&mut self, windows: &[Vec<u32>]) -> Result<()> {
+    fn calibrate(&mut self, windows: &[Vec<u32>], plan: &CalibrationPlan) -> Result<()> {
         self.finished.clear();
         self.walk = if windows.is_empty() {
             Walk::Plain(None)
@@ -180,6 +284,11 @@ impl Engine for CandleEngine {
             let options = CalibrationOptions {
                 batch_tokens: self.options.batch_tokens,
                 skip_first: self.options.skip_first,
+                inputs: match plan.inputs {
+                    llmcb_plugin_api::sdk::BlockInputs::Compressed => BlockInputs::Compressed,
+                    llmcb_plugin_api::sdk::BlockInputs::Dense => BlockInputs::Dense,
+                },
+                dense_targets: plan.dense_targets,
             };
             let calibrator = Calibrator::new(Arc::clone(&self.opened.model), windows.to_vec(), options);
             Walk::Calibrated(Box::new(calibrator.map_err(translate)?))
@@ -199,7 +308,14 @@ impl Engine for CandleEngine {
             Walk::Plain(Some(_)) => return Err(Error::failed("a block is open already")),
             Walk::Plain(block) => *block = Some(model.block(at).map_err(translate)?),
         }
+        self.block_info()
+    }
+
+    fn block_info(&self) -> Result<BlockInfo> {
+        self.walk.block()?;
+        let model = &self.opened.model;
         let info = model.block_info();
+        let index = self.finished.len() as u32;
         let size = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         Ok(BlockInfo {
             index,
@@ -213,6 +329,11 @@ impl Engine for CandleEngine {
                     in_features: size(l.in_features),
                     input_group: l.input.name().to_owned(),
                     bias: l.bias,
+                    fed_by: l.fed_by.as_ref().map(|from| FedBy {
+                        linear: from.linear.clone(),
+                        width: size(from.width),
+                        repeats: size(from.repeats),
+                    }),
                 })
                 .collect(),
             norms: info
@@ -223,12 +344,26 @@ impl Engine for CandleEngine {
             heads: size(info.heads),
             key_value_heads: size(info.key_value_heads),
             head_dim: size(info.head_dim),
+            modules: ModuleInfo::ALL
+                .map(|module| Module {
+                    name: module.name().to_owned(),
+                    input_group: module.input().name().to_owned(),
+                    linears: info
+                        .linears
+                        .iter()
+                        .filter(|l| [module.input(), module.inner()].contains(&l.input))
+                        .map(|l| l.name.clone())
+                        .collect(),
+                })
+                .to_vec(),
+            structures: Vec::new(),
+            activation_sites: Vec::new(),
         })
     }
 
     fn weight(&self, name: &str) -> Result<Tensor> {
         let shape = self.shape_of(name)?;
-        Tensor::from_vec(self.walk.block()?.tensor(&weight_name(name)).map_err(translate)?, &shape)
+        Tensor::from_vec(self.walk.block()?.tensor(&tensor_name(name)).map_err(translate)?, &shape)
     }
 
     fn set_weight(&mut self, name: &str, weight: Tensor) -> Result<()> {
@@ -239,7 +374,7 @@ impl Engine for CandleEngine {
                 weight.shape()
             )));
         }
-        self.walk.set_tensor(&weight_name(name), weight.to_f32()?)
+        self.walk.set_tensor(&tensor_name(name), weight.to_f32()?)
     }
 
     fn set_quantized(&mut self, name: &str, weight: QuantizedWeight) -> Result<()> {
@@ -250,7 +385,23 @@ impl Engine for CandleEngine {
                 weight.rows, weight.columns
             )));
         }
-        self.walk.set_tensor(&weight_name(name), weight.dequantize()?)
+        let scales = self.scale_type();
+        let QuantizedWeight { rows, columns, bits, group_size, symmetric, codes, zeros, group_index, .. } =
+            weight;
+        let codes = IntegerMatrix {
+            rows,
+            columns,
+            bits,
+            group_size,
+            symmetric,
+            codes,
+            scales: weight.scales.iter().map(|scale| scales.round(*scale)).collect(),
+            zeros,
+            group_index,
+        };
+        let codes = codes.without_plain_index();
+        self.format.check(name, &codes, scales).map_err(|e| Error::invalid(e.to_string()))?;
+        self.walk.set_integers(name, &codes)
     }
 
     fn input_statistics(&mut self, request: &StatisticsRequest) -> Result<Vec<InputStatistics>> {
@@ -317,15 +468,24 @@ impl Engine for CandleEngine {
         self.walk.calibrated()?.output_error(&trial).map_err(translate)
     }
 
-    fn gradients(&mut self, linears: &[String], trial: &[(String, Tensor)]) -> Result<Vec<(String, Tensor)>> {
-        let trial = trial_tensors(trial)?;
-        let names: Vec<&str> = linears.iter().map(String::as_str).collect();
-        let (_, gradients) = self.walk.calibrated()?.block_gradients(&names, &trial).map_err(translate)?;
-        linears
-            .iter()
-            .zip(gradients)
+    fn gradients(&mut self, request: &GradientRequest) -> Result<Gradients> {
+        let trial = trial_tensors(&request.trial)?;
+        let names: Vec<String> = request.parameters.iter().map(|name| tensor_name(name)).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let windows: Vec<usize> = request.windows.iter().map(|w| *w as usize).collect();
+        let calibrator = self.walk.calibrated()?;
+        let (error, gradients) = calibrator.block_gradients(&names, &trial, &windows).map_err(translate)?;
+        let parameters = request.parameters.iter().zip(gradients);
+        let gradients = parameters
             .map(|(name, values)| Ok((name.clone(), Tensor::from_vec(values, &self.shape_of(name)?)?)))
-            .collect()
+            .collect::<Result<_>>()?;
+        Ok(Gradients { error, gradients })
+    }
+
+    fn module_error(&mut self, module: &str, trial: &[(String, Tensor)]) -> Result<f64> {
+        let trial = trial_tensors(trial)?;
+        let module = ModuleInfo::from_name(module).map_err(translate)?;
+        self.walk.calibrated()?.module_error(module, &trial).map_err(translate)
     }
 
     fn close_block(&mut self) -> Result<()> {
@@ -334,7 +494,7 @@ impl Engine for CandleEngine {
             Walk::Plain(block) => block.take().ok_or_else(|| Error::failed("no block is open"))?,
         };
         for linear in &self.opened.model.block_info().linears {
-            let values = block.tensor(&weight_name(&linear.name)).map_err(translate)?;
+            let values = block.tensor(&tensor_name(&linear.name)).map_err(translate)?;
             self.zeros += values.iter().filter(|v| **v == 0.0).count() as u64;
             self.weights += values.len() as u64;
         }
@@ -349,38 +509,48 @@ impl Engine for CandleEngine {
     fn restore_block(&mut self, file: &Path) -> Result<()> {
         self.walk.block()?;
         let walk = &mut self.walk;
-        block_file::read(file, |name, values| walk.set_tensor(name, values))
+        block_file::read(file, |saved| match saved {
+            Saved::Numbers(name, values) => walk.set_tensor(&name, values),
+            Saved::Codes(linear, codes) => walk.set_integers(&linear, &codes),
+        })
     }
 
     fn save_checkpoint(&mut self, directory: &Path) -> Result<CheckpointInfo> {
-        let storage = match self.options.storage {
-            Storage::F32 => StorageType::F32,
-            Storage::F16 => StorageType::F16,
-            Storage::Bf16 => StorageType::BF16,
+        let (outside, inside) = self.storage_types();
+        if let Some(StorageFormat::Gguf(kind)) = self.format.format {
+            return self.save_gguf(directory, kind, outside);
+        }
+        let chosen = self.format.choose(&self.finished, self.scale_type());
+        let chosen = chosen.map_err(|e| Error::invalid(e.to_string()))?;
+        let model = &self.opened.model;
+        let options = |storage| CheckpointOptions { storage, block_storage: inside, ..Default::default() };
+        let (writer, format) = match chosen.scheme {
+            None => {
+                let writer = CheckpointWriter::create(directory, model, options(inside));
+                (writer, format!("dense {}", inside.torch_name()))
+            }
+            Some(scheme) => {
+                let blocks = &self.finished;
+                let writer =
+                    CheckpointWriter::create_packed(directory, model, options(outside), scheme, blocks);
+                (writer, format!("{}; the rest {}", scheme.describe(), outside.torch_name()))
+            }
         };
-        let options = CheckpointOptions { storage, ..CheckpointOptions::default() };
-        let mut writer =
-            CheckpointWriter::create(directory, &self.opened.model, options).map_err(translate)?;
+        let mut writer = writer.map_err(translate)?;
         for (index, block) in self.finished.iter().enumerate() {
             writer.write_block(index, block).map_err(translate)?;
         }
         writer.finish().map_err(translate)?;
-
-        let unreadable = |e: std::io::Error| Error::failed(format!("{}: {e}", directory.display()));
-        let mut files = Vec::new();
-        for entry in std::fs::read_dir(directory).map_err(unreadable)? {
-            let entry = entry.map_err(unreadable)?;
-            let size = entry.metadata().map_err(unreadable)?.len();
-            files.push((entry.file_name().to_string_lossy().into_owned(), size));
+        let zero_fraction = self.zero_fraction();
+        let mut notes = Vec::new();
+        if let Some((preferred, problem)) = chosen.instead_of {
+            notes.push(format!("{preferred} cannot hold it: {problem}"));
         }
-        files.sort();
-        let weight_bytes =
-            files.iter().filter(|(name, _)| name.ends_with(".safetensors")).map(|(_, size)| size).sum();
-        Ok(CheckpointInfo {
-            files,
-            weight_bytes,
-            format: format!("dense {}", storage.torch_name()),
-            zero_fraction: self.zeros as f64 / self.weights.max(1) as f64,
-        })
+        if chosen.scheme.is_none() && self.finished.iter().any(has_codes) {
+            notes.push("integer codes, stored as the numbers that they stand for".to_owned());
+        } else if chosen.scheme.is_none() && zero_fraction > 0.01 {
+            notes.push(format!("{:.0} % zeros, stored dense like any other number", 100.0 * zero_fraction));
+        }
+        self.describe(directory, format, notes)
     }
 }

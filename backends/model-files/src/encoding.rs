@@ -13,6 +13,12 @@ pub enum Encoding {
     BF16,
     /// Blocks of one of ggml's quantised types.
     Ggml(GgmlType),
+    /// Signed bytes: codes of integer weights.
+    I8,
+    /// 32-bit integers, little endian: packed codes and indices of integer weights.
+    I32,
+    /// 64-bit integers, little endian: extents of integer weights.
+    I64,
 }
 
 impl Encoding {
@@ -23,13 +29,18 @@ impl Encoding {
             Encoding::F16 => "F16",
             Encoding::BF16 => "BF16",
             Encoding::Ggml(kind) => kind.name(),
+            Encoding::I8 => "I8",
+            Encoding::I32 => "I32",
+            Encoding::I64 => "I64",
         }
     }
 
     /// Bytes that `elements` numbers take, or `None` when they do not fill whole blocks or the product overflows.
     pub fn byte_len(self, elements: usize) -> Option<usize> {
         match self {
-            Encoding::F32 => elements.checked_mul(4),
+            Encoding::I8 => Some(elements),
+            Encoding::F32 | Encoding::I32 => elements.checked_mul(4),
+            Encoding::I64 => elements.checked_mul(8),
             Encoding::F16 | Encoding::BF16 => elements.checked_mul(2),
             Encoding::Ggml(kind) => {
                 let whole = elements.is_multiple_of(kind.block_size());

@@ -10,6 +10,7 @@ use serde_json::Value;
 use crate::encoding::Encoding;
 use crate::mapping::Mapping;
 use crate::model::{Entry, Format, PICKLE, PICKLE_REMEDY, Parts, Stored, files_ending_in};
+use crate::packed::Quantization;
 use crate::{Error, Result};
 
 const SINGLE: &str = "model.safetensors";
@@ -47,11 +48,19 @@ pub(crate) fn open(directory: &Path) -> Result<Parts> {
         .map(|name| directory.join(name))
         .filter(|path| path.is_file())
         .collect::<Vec<PathBuf>>();
+    let quantization = Quantization::from_config(&config).map_err(|problem| {
+        Error::config(
+            &directory.join("config.json"),
+            problem,
+            "use a checkpoint in one of these formats, or the model's unquantised one",
+        )
+    })?;
     Ok(Parts {
         path,
         config,
         maps,
         entries,
+        quantization,
         format: Format::HubLayout { directory: directory.to_path_buf(), described_by },
     })
 }
@@ -224,6 +233,9 @@ fn read_file(path: &Path, maps: &mut Vec<Mapping>, entries: &mut Vec<Entry>) -> 
             Dtype::F32 => Stored::Readable(Encoding::F32),
             Dtype::F16 => Stored::Readable(Encoding::F16),
             Dtype::BF16 => Stored::Readable(Encoding::BF16),
+            Dtype::I8 => Stored::Readable(Encoding::I8),
+            Dtype::I32 => Stored::Readable(Encoding::I32),
+            Dtype::I64 => Stored::Readable(Encoding::I64),
             other => Stored::Other(other.to_string()),
         };
         entries.push(Entry {

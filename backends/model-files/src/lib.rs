@@ -10,10 +10,11 @@
 
 mod encoding;
 mod error;
-mod gguf;
+pub mod gguf;
 mod hub_layout;
 mod mapping;
 mod model;
+pub mod packed;
 mod tokenizer;
 
 pub use encoding::{Encoding, GgmlType};

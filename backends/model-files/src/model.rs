@@ -10,6 +10,7 @@ use serde_json::Value;
 use crate::encoding::Encoding;
 use crate::gguf::Gguf;
 use crate::mapping::Mapping;
+use crate::packed::{IntegerMatrix, Parts as WeightParts, Quantization, Scheme, SchemeError};
 use crate::{Error, Result, Tokenizer, hub_layout};
 
 /// A model on disk: configuration, tensors and tokenizer. Weights are memory-mapped and stay as they are stored.
@@ -22,6 +23,7 @@ pub struct ModelFiles {
     maps: Vec<Mapping>,
     entries: Vec<Entry>,
     by_name: HashMap<String, usize>,
+    quantization: Option<Quantization>,
     format: Format,
 }
 
@@ -49,6 +51,7 @@ pub(crate) struct Parts {
     pub(crate) config: Value,
     pub(crate) maps: Vec<Mapping>,
     pub(crate) entries: Vec<Entry>,
+    pub(crate) quantization: Option<Quantization>,
     pub(crate) format: Format,
 }
 
@@ -111,6 +114,7 @@ impl ModelFiles {
             maps: parts.maps,
             entries: parts.entries,
             by_name,
+            quantization: parts.quantization,
             format: parts.format,
         })
     }
@@ -165,6 +169,55 @@ impl ModelFiles {
         self.by_name.contains_key(name)
     }
 
+    /// How integer weights are stored, where the configuration speaks of any.
+    pub fn quantization(&self) -> Option<&Quantization> {
+        self.quantization.as_ref()
+    }
+
+    /// The scheme of a linear (`model.layers.0.mlp.up_proj`) whose weight is stored as integer codes; `None` for others.
+    fn scheme_of(&self, linear: &str) -> Option<&Scheme> {
+        let scheme = self.quantization.as_ref()?.scheme(linear);
+        let has = |suffix: &str| self.by_name.contains_key(&format!("{linear}.{suffix}"));
+        scheme.recognises(has).then_some(scheme)
+    }
+
+    fn with_parts<T>(
+        &self,
+        linear: &str,
+        read: impl FnOnce(&WeightParts<'_>) -> std::result::Result<T, SchemeError>,
+    ) -> Result<T> {
+        let get = |suffix: &str| self.tensor(&format!("{linear}.{suffix}")).ok();
+        read(&WeightParts::new(&get)).map_err(|e| {
+            Error::weights(
+                &self.path,
+                format!("linear `{linear}`: {e}"),
+                "the file is damaged, or its `quantization_config` is another's: fetch both again from one place",
+            )
+        })
+    }
+
+    /// `[outputs, inputs]` of a linear whose weight is stored as integer codes; `None` for others.
+    ///
+    /// # Errors
+    /// [`Error::Weights`] where its tensors cannot be.
+    pub fn integer_shape(&self, linear: &str) -> Result<Option<[usize; 2]>> {
+        match self.scheme_of(linear) {
+            Some(scheme) => self.with_parts(linear, |parts| scheme.shape(parts)).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The weight of a linear (`model.layers.0.mlp.up_proj`) that is stored as integer codes; `None` for others.
+    ///
+    /// # Errors
+    /// [`Error::Weights`] where its tensors do not fit together.
+    pub fn integers(&self, linear: &str) -> Result<Option<IntegerMatrix>> {
+        match self.scheme_of(linear) {
+            Some(scheme) => self.with_parts(linear, |parts| scheme.decode(parts)).map(Some),
+            None => Ok(None),
+        }
+    }
+
     /// The model's tokenizer: from `tokenizer.json`, or from a GGUF's own vocabulary.
     ///
     /// # Errors
@@ -178,17 +231,28 @@ impl ModelFiles {
 
     /// Where the numbers come from: format, dominant encoding, sizes and files.
     pub fn provenance(&self) -> Provenance {
-        let mut by_encoding = BTreeMap::<&str, u64>::new();
+        let mut by_encoding = BTreeMap::<String, u64>::new();
         for entry in &self.entries {
+            let (linear, suffix) = entry.name.rsplit_once('.').unwrap_or(("", &entry.name));
+            if let Some(scheme) = self.scheme_of(linear).filter(|_| suffix != "bias") {
+                // All tensors of an integer weight together are as many parameters as the weight has elements.
+                if scheme.holds_codes(suffix) {
+                    let [rows, columns] = self.integer_shape(linear).ok().flatten().unwrap_or_default();
+                    *by_encoding.entry(format!("INT{}", scheme.bits)).or_default() += (rows * columns) as u64;
+                }
+                continue;
+            }
             let name = match &entry.stored {
                 Stored::Readable(encoding) => encoding.name(),
                 Stored::Other(name) => name,
             };
             let elements = entry.shape.iter().map(|&extent| extent as u64).product::<u64>();
-            *by_encoding.entry(name).or_default() += elements;
+            *by_encoding.entry(name.to_owned()).or_default() += elements;
         }
-        let precision =
-            by_encoding.iter().max_by_key(|&(_, &elements)| elements).map_or("", |(name, _)| name);
+        let most = by_encoding.iter().max_by_key(|&(_, &elements)| elements);
+        // What the blocks are made of says more than the embedding, which may be larger.
+        let integers = by_encoding.keys().rfind(|name| name.starts_with("INT"));
+        let precision = integers.or(most.map(|(name, _)| name)).cloned().unwrap_or_default();
         let mut files: Vec<PathBuf> = self.maps.iter().map(|map| map.path().to_path_buf()).collect();
         let format = match &self.format {
             Format::HubLayout { described_by, .. } => {
@@ -199,7 +263,7 @@ impl ModelFiles {
         };
         Provenance {
             format: format.to_owned(),
-            precision: precision.to_owned(),
+            precision,
             parameters: by_encoding.values().sum(),
             bytes_on_disk: self.maps.iter().map(|map| map.bytes().len() as u64).sum(),
             files,

@@ -26,7 +26,7 @@ fn single_file_opens() {
     assert_eq!(files.tensor_names().count(), 4);
     assert_says(files.tensor("nothing"), &directory.path().join("model.safetensors"), &["`nothing`", "4"]);
     assert!(
-        matches!(files.tensor("model.steps"), Err(Error::UnsupportedEncoding { encoding, .. }) if encoding == "I64")
+        matches!(files.tensor("model.steps"), Err(Error::UnsupportedEncoding { encoding, .. }) if encoding == "F64")
     );
 
     let provenance = files.provenance();

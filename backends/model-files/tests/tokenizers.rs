@@ -5,6 +5,7 @@ mod support;
 use std::fs;
 use std::path::Path;
 
+use llmcb_model_files::gguf::MetadataValue;
 use llmcb_model_files::{Error, ModelFiles, Tokenizer};
 use serde_json::{Value, json};
 use support::{Gguf, Meta, assert_says, id, text, tokenizer_json, write_hub_layout, write_json};
@@ -204,6 +205,57 @@ fn saved_tokenizers_give_the_same_ids() {
         assert_eq!(read("tokenizer_config.json")["tokenizer_class"], json!("PreTrainedTokenizerFast"));
         assert_eq!(read("generation_config.json")["eos_token_id"], json!(original.eos()));
     }
+}
+
+/// A file with the metadata of `tokenizer` in place of its own.
+fn exported(gguf: &Gguf, tokenizer: &Tokenizer) -> Gguf {
+    let rows = gguf.tensors.iter().find(|t| t.name == "token_embd.weight").map_or(0, |t| t.extents[1]);
+    let mut again = gguf.clone();
+    again.meta.retain(|(key, _)| !key.starts_with("tokenizer."));
+    for (key, value) in tokenizer.gguf_metadata(rows as usize).unwrap() {
+        let value = match value {
+            MetadataValue::U32(n) => Meta::U32(n),
+            MetadataValue::F32(x) => Meta::F32(x),
+            MetadataValue::Bool(flag) => Meta::Bool(flag),
+            MetadataValue::Text(words) => text(&words),
+            MetadataValue::Texts(texts) => Meta::Texts(texts),
+            MetadataValue::F32s(numbers) => Meta::F32s(numbers),
+            MetadataValue::I32s(numbers) => Meta::I32s(numbers),
+        };
+        again.set(&key, value);
+    }
+    again
+}
+
+#[test]
+fn tokenizers_exported_to_a_gguf_give_the_same_ids() {
+    let mut without_space = sentence_piece();
+    without_space.set("tokenizer.ggml.add_space_prefix", Meta::Bool(false));
+    let mut smollm = Gguf::llama();
+    smollm.set("tokenizer.ggml.pre", text("smollm"));
+    for gguf in [Gguf::llama(), smollm, Gguf::qwen2(), sentence_piece(), without_space] {
+        let original = tokenizer(&gguf).unwrap();
+        let again = tokenizer(&exported(&gguf, &original)).unwrap();
+        assert_eq!((again.bos(), again.eos()), (original.bos(), original.eos()));
+        for text in ["", "ab ab12 bab", " <eos> ba\n\n", "abba 12345", "é"] {
+            let ids = original.encode(text, true).unwrap();
+            assert_eq!(again.encode(text, true).unwrap(), ids, "{text:?}");
+            assert_eq!(again.decode(&ids, true).unwrap(), original.decode(&ids, true).unwrap());
+        }
+    }
+}
+
+#[test]
+fn a_tokenizer_without_a_counterpart_is_not_exported() {
+    let directory = tempdir().unwrap();
+    write_hub_layout(directory.path());
+    let mut definition = tokenizer_json();
+    definition["pre_tokenizer"] = json!({ "type": "Whitespace" });
+    write_json(directory.path(), "tokenizer.json", &definition);
+    let tokenizer = Tokenizer::open(directory.path()).unwrap();
+    let message = tokenizer.gguf_metadata(100_000).unwrap_err().to_string();
+    assert!(message.contains("Whitespace") && message.contains("another format"), "{message}");
+    assert!(tokenizer.gguf_metadata(1).unwrap_err().to_string().contains("1 rows"));
 }
 
 #[test]

@@ -7,6 +7,8 @@
 //! measure generate MODEL [PROMPT] [NEW]
 //! measure calibrate MODEL [WINDOWS] [LENGTH]
 //! measure checkpoint MODEL DIRECTORY
+//! measure logits MODEL OUT ID...           little-endian f32, [tokens, vocabulary]
+//! measure weights MODEL OUT TENSOR...      the same of tensors, one after the other
 //! ```
 
 use std::error::Error;
@@ -50,11 +52,26 @@ fn main() -> Result<(), Box<dyn Error>> {
             println!("written in {:.2} s", start.elapsed().as_secs_f64());
             Ok(())
         }
+        "logits" => {
+            let ids = rest[1..].iter().map(|id| id.parse()).collect::<Result<Vec<u32>, _>>()?;
+            write_numbers(text(0)?, &model.logits(&ids)?)
+        }
+        "weights" => {
+            let mut values = Vec::new();
+            for name in &rest[1..] {
+                values.extend(model.source().load(name)?);
+            }
+            write_numbers(text(0)?, &values)
+        }
         other => Err(format!(
-            "`{other}` is none of perplexity, scoring, requests, generate, calibrate, checkpoint"
+            "`{other}` is none of perplexity, scoring, requests, generate, calibrate, checkpoint, logits, weights"
         )
         .into()),
     }
+}
+
+fn write_numbers(path: &str, values: &[f32]) -> Result<(), Box<dyn Error>> {
+    Ok(std::fs::write(path, values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>())?)
 }
 
 fn perplexity(model: &Model, file: &str, windows: usize, length: usize) -> Result<(), Box<dyn Error>> {

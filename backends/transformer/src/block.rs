@@ -5,9 +5,12 @@
 
 use std::sync::Arc;
 
+use llmcb_model_files::packed::IntegerMatrix;
 use serde::Serialize;
 
-use crate::kernels::PackedMatrix;
+use crate::activation::{ActivationQuantization, ActivationSite, Activations};
+use crate::kernels::PackedIntegers;
+use crate::weight::Weight;
 use crate::{Error, LlamaConfig, Result, TensorSource};
 
 /// What a linear of a block reads. Linears of one group share their input, so their statistics are computed once.
@@ -96,6 +99,20 @@ impl Role {
         }
     }
 
+    fn fed_by(self, c: &LlamaConfig) -> Option<FedBy> {
+        match self {
+            Role::Output => Some(FedBy {
+                linear: Role::Value.name().to_owned(),
+                width: c.head_dim,
+                repeats: c.num_attention_heads / c.num_key_value_heads,
+            }),
+            Role::Down => {
+                Some(FedBy { linear: Role::Up.name().to_owned(), width: c.intermediate_size, repeats: 1 })
+            }
+            _ => None,
+        }
+    }
+
     fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|role| role.name() == name)
     }
@@ -119,6 +136,80 @@ pub struct LinearInfo {
     pub input: InputGroup,
     /// Whether it adds a bias.
     pub bias: bool,
+    /// Whose outputs its inputs are.
+    pub fed_by: Option<FedBy>,
+}
+
+/// Another linear whose output features are a linear's input features: input feature `c` is output feature
+/// `(c / (width * repeats)) * width + c % width`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct FedBy {
+    /// Name of the other linear.
+    pub linear: String,
+    /// Features of one piece.
+    pub width: usize,
+    /// How often each piece is read.
+    pub repeats: usize,
+}
+
+/// A part of a block with one input and one output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ModuleInfo {
+    /// Attention, from the normalised residual stream to what is added to it.
+    Attention,
+    /// The feed-forward part, likewise.
+    Mlp,
+}
+
+impl ModuleInfo {
+    /// All parts, in order.
+    pub const ALL: [ModuleInfo; 2] = [ModuleInfo::Attention, ModuleInfo::Mlp];
+
+    /// The name of the part inside a block: `self_attn`, `mlp`.
+    pub fn name(self) -> &'static str {
+        match self {
+            ModuleInfo::Attention => "self_attn",
+            ModuleInfo::Mlp => "mlp",
+        }
+    }
+
+    /// The part of this name.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if there is none.
+    pub fn from_name(name: &str) -> Result<Self> {
+        let found = Self::ALL.into_iter().find(|part| part.name() == name);
+        found.ok_or_else(|| {
+            Error::argument(
+                format!("module `{name}`"),
+                format!("a block has only {}", Self::ALL.map(Self::name).join(", ")),
+            )
+        })
+    }
+
+    /// What its first linears read.
+    pub fn input(self) -> InputGroup {
+        match self {
+            ModuleInfo::Attention => InputGroup::AttnIn,
+            ModuleInfo::Mlp => InputGroup::MlpIn,
+        }
+    }
+
+    /// What its last linear reads.
+    pub fn inner(self) -> InputGroup {
+        match self {
+            ModuleInfo::Attention => InputGroup::AttnOut,
+            ModuleInfo::Mlp => InputGroup::MlpOut,
+        }
+    }
+
+    pub(crate) fn last(self) -> Role {
+        match self {
+            ModuleInfo::Attention => Role::Output,
+            ModuleInfo::Mlp => Role::Down,
+        }
+    }
 }
 
 /// One norm of a block.
@@ -160,6 +251,7 @@ impl BlockInfo {
                     in_features,
                     input: role.group(),
                     bias: role.has_bias(config),
+                    fed_by: role.fed_by(config),
                 }
             })
             .collect::<Vec<_>>();
@@ -193,7 +285,7 @@ impl BlockInfo {
 /// A linear: `y = x W^T + b`.
 #[derive(Debug, Clone)]
 pub struct Linear {
-    pub(crate) weight: Arc<PackedMatrix>,
+    pub(crate) weight: Weight,
     pub(crate) bias: Option<Arc<Vec<f32>>>,
 }
 
@@ -201,6 +293,11 @@ impl Linear {
     /// The weight, row-major `[out, in]`.
     pub fn weight(&self) -> Vec<f32> {
         self.weight.unpack()
+    }
+
+    /// The integer codes of the weight, where it has them.
+    pub fn integers(&self) -> Option<&PackedIntegers> {
+        self.weight.integers()
     }
 
     /// The bias, `[out]`.
@@ -214,6 +311,7 @@ impl Linear {
 pub struct Block {
     linears: [Linear; 7],
     norms: [Arc<Vec<f32>>; 2],
+    activations: Activations,
 }
 
 impl Block {
@@ -224,8 +322,14 @@ impl Block {
     pub fn load(source: &dyn TensorSource, config: &LlamaConfig, index: usize) -> Result<Self> {
         let linear = |role: Role| -> Result<Linear> {
             let (outputs, inputs) = role.shape(config);
-            let weight = source.load(&tensor_name(index, role.name(), "weight"))?;
-            check_length(&tensor_name(index, role.name(), "weight"), &weight, outputs * inputs)?;
+            let weight = match source.integers(&format!("model.layers.{index}.{}", role.name()))? {
+                Some(codes) => Weight::Integers(Arc::new(PackedIntegers::pack(&codes)?)),
+                None => {
+                    let weight = source.load(&tensor_name(index, role.name(), "weight"))?;
+                    check_length(&tensor_name(index, role.name(), "weight"), &weight, outputs * inputs)?;
+                    Weight::dense(outputs, inputs, &weight)
+                }
+            };
             let bias = if role.has_bias(config) {
                 let name = tensor_name(index, role.name(), "bias");
                 let bias = source.load(&name)?;
@@ -234,7 +338,7 @@ impl Block {
             } else {
                 None
             };
-            Ok(Linear { weight: Arc::new(PackedMatrix::pack(outputs, inputs, &weight)), bias })
+            Ok(Linear { weight, bias })
         };
         let norm = |name: &str| -> Result<Arc<Vec<f32>>> {
             let name = tensor_name(index, name, "weight");
@@ -253,7 +357,22 @@ impl Block {
                 linear(Role::Down)?,
             ],
             norms: [norm(ATTENTION_NORM)?, norm(MLP_NORM)?],
+            activations: Activations::default(),
         })
+    }
+
+    /// How its activations are rounded.
+    pub fn activations(&self) -> &Activations {
+        &self.activations
+    }
+
+    /// Rounds the activations of a site from now on, or no longer. Other clones of the block stay as they are.
+    pub fn quantize_activations(
+        &mut self,
+        site: ActivationSite,
+        quantization: Option<ActivationQuantization>,
+    ) {
+        self.activations.set(site, quantization);
     }
 
     pub(crate) fn role(&self, role: Role) -> &Linear {
@@ -312,7 +431,7 @@ impl Block {
                 let old = &self.role(role).weight;
                 let (outputs, inputs) = (old.outputs(), old.inputs());
                 fits(outputs * inputs)?;
-                self.linears[role as usize].weight = Arc::new(PackedMatrix::pack(outputs, inputs, &values));
+                self.linears[role as usize].weight = Weight::dense(outputs, inputs, &values);
             }
             Slot::Bias(role) => {
                 let Some(old) = self.role(role).bias() else { return Err(no_bias(role)) };
@@ -324,6 +443,30 @@ impl Block {
                 self.norms[i] = Arc::new(values);
             }
         }
+        Ok(())
+    }
+
+    /// Replaces the weight of a linear, such as `mlp.down_proj`, by integer codes: the forward pass runs on them as they are, and
+    /// [`tensor`](Self::tensor) gives the values that they stand for. `set_tensor` puts numbers in their place again.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if the block has no such linear, the shape is another, or the parts of `codes` do not fit together.
+    pub fn set_integers(&mut self, linear: &str, codes: &IntegerMatrix) -> Result<()> {
+        let role = find_linear(linear)?;
+        let old = &self.role(role).weight;
+        if (old.outputs(), old.inputs()) != (codes.rows, codes.columns) {
+            return Err(Error::argument(
+                format!("weight of `{linear}`"),
+                format!(
+                    "integer codes [{}, {}] were given, but it is [{}, {}]",
+                    codes.rows,
+                    codes.columns,
+                    old.outputs(),
+                    old.inputs()
+                ),
+            ));
+        }
+        self.linears[role as usize].weight = Weight::Integers(Arc::new(PackedIntegers::pack(codes)?));
         Ok(())
     }
 

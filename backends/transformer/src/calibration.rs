@@ -6,9 +6,12 @@
 
 use std::sync::Arc;
 
+use llmcb_model_files::packed::IntegerMatrix;
+
+use crate::activation::{ActivationQuantization, ActivationSite};
 use crate::batch::Batch;
-use crate::block::{Block, InputGroup};
-use crate::forward::{Capture, Workspace};
+use crate::block::{Block, InputGroup, ModuleInfo};
+use crate::forward::{Capture, Workspace, run_feed_forward, run_linear};
 use crate::gradients::BlockGraph;
 use crate::statistics::{Accumulator, Statistic, StatisticKind};
 use crate::{Error, Model, Result};
@@ -21,11 +24,25 @@ pub struct CalibrationOptions {
     /// Tokens at the start of each window that statistics leave out. Without a beginning-of-text token the first one often carries a massive
     /// activation that drowns all others.
     pub skip_first: usize,
+    /// Whose outputs a block reads.
+    pub inputs: BlockInputs,
+    /// Whether targets are the dense block's outputs in the dense model, rather than on what the block reads.
+    pub dense_targets: bool,
+}
+
+/// Whose outputs a block reads while it is open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum BlockInputs {
+    /// Those of the blocks before it as they were left.
+    #[default]
+    Compressed,
+    /// Those of the blocks before it as they were opened.
+    Dense,
 }
 
 impl Default for CalibrationOptions {
     fn default() -> Self {
-        Self { batch_tokens: 4096, skip_first: 0 }
+        Self { batch_tokens: 4096, skip_first: 0, inputs: BlockInputs::Compressed, dense_targets: false }
     }
 }
 
@@ -50,6 +67,8 @@ pub struct Calibrator {
     batches: Vec<Batch>,
     /// Hidden states before block `next` (or before the open block), `[tokens, hidden size]`.
     inputs: Vec<f32>,
+    /// The same in the dense model, where it is needed and differs.
+    dense_inputs: Option<Vec<f32>>,
     /// The first block that is not closed.
     next: usize,
     open: Option<OpenBlock>,
@@ -62,6 +81,16 @@ struct OpenBlock {
     current: Block,
     /// What the original weights give; made when first wanted.
     target: Option<Vec<f32>>,
+    /// A part of the block with the present weights; made when first wanted, gone when a weight changes.
+    module: Option<ModuleRun>,
+}
+
+/// What a part of a block reads and gives.
+#[derive(Debug)]
+struct ModuleRun {
+    module: ModuleInfo,
+    inputs: Vec<f32>,
+    outputs: Vec<f32>,
 }
 
 impl Calibrator {
@@ -103,6 +132,7 @@ impl Calibrator {
             options,
             windows,
             batches,
+            dense_inputs: None,
             inputs,
             next: 0,
             open: None,
@@ -161,7 +191,7 @@ impl Calibrator {
             )));
         }
         let block = self.model.block(index)?;
-        self.open = Some(OpenBlock { original: block.clone(), current: block, target: None });
+        self.open = Some(OpenBlock { original: block.clone(), current: block, target: None, module: None });
         Ok(())
     }
 
@@ -190,10 +220,15 @@ impl Calibrator {
     /// # Errors
     /// [`Error::Order`] if no block is open; [`Error::Argument`] if there is no such tensor or the number of values is another.
     pub fn set_tensor(&mut self, name: &str, values: Vec<f32>) -> Result<()> {
-        match self.open.as_mut() {
-            Some(open) => open.current.set_tensor(name, values),
-            None => Err(Error::Order("no block is open; open one first".to_owned())),
-        }
+        self.changing()?.set_tensor(name, values)
+    }
+
+    /// Replaces the weight of a linear of the open block, such as `mlp.down_proj`, by integer codes.
+    ///
+    /// # Errors
+    /// [`Error::Order`] if no block is open; [`Error::Argument`] if there is no such linear or the codes do not fit it.
+    pub fn set_integers(&mut self, linear: &str, codes: &IntegerMatrix) -> Result<()> {
+        self.changing()?.set_integers(linear, codes)
     }
 
     /// Replaces the weight of a linear of the open block, row-major `[out, in]`; `name` is the linear's, such as `mlp.down_proj`.
@@ -215,6 +250,17 @@ impl Calibrator {
         visit: &mut dyn FnMut(InputGroup, &[f32], &Batch),
     ) -> Result<()> {
         let block = self.opened()?.current.clone();
+        self.visit_inputs_of(&block, groups, visit);
+        Ok(())
+    }
+
+    /// As [`visit_inputs`](Self::visit_inputs), with the weights of `block`.
+    fn visit_inputs_of(
+        &mut self,
+        block: &Block,
+        groups: &[InputGroup],
+        visit: &mut dyn FnMut(InputGroup, &[f32], &Batch),
+    ) {
         let width = self.model.config().hidden_size;
         let mut first = 0;
         let mut hidden = Vec::new();
@@ -222,7 +268,7 @@ impl Calibrator {
             hidden.clear();
             hidden.extend_from_slice(&self.inputs[first * width..][..batch.rows() * width]);
             let mut capture = Capture::only(groups);
-            self.model.run_one(&block, batch, &mut hidden, &mut self.workspace, &mut capture);
+            self.model.run_one(block, batch, &mut hidden, &mut self.workspace, &mut capture);
             for &group in groups {
                 if let Some(x) = capture.input(group) {
                     visit(group, x, batch);
@@ -230,7 +276,6 @@ impl Calibrator {
             }
             first += batch.rows();
         }
-        Ok(())
     }
 
     /// Statistics of what linears of the open block read, with its weights as they are now. All come from one pass, and what several
@@ -292,9 +337,13 @@ impl Calibrator {
         Ok(block)
     }
 
+    /// Outputs of a block on what the open block reads.
     fn outputs(&mut self, block: &Block) -> Vec<f32> {
+        self.run(block, self.inputs.clone())
+    }
+
+    fn run(&mut self, block: &Block, mut hidden: Vec<f32>) -> Vec<f32> {
         let width = self.model.config().hidden_size;
-        let mut hidden = self.inputs.clone();
         let mut first = 0;
         for batch in &self.batches {
             let rows = &mut hidden[first * width..][..batch.rows() * width];
@@ -313,49 +362,138 @@ impl Calibrator {
         Ok(self.outputs(&block))
     }
 
-    /// Outputs of the open block with the weights it was opened with, `[tokens, hidden size]`.
+    /// What the open block's outputs are compared with, `[tokens, hidden size]`: those of the weights it was opened with.
     fn target(&mut self) -> Result<Vec<f32>> {
         let open = self.opened()?;
         if let Some(target) = &open.target {
             return Ok(target.clone());
         }
         let original = open.original.clone();
-        Ok(self.outputs(&original))
+        let inputs = match &self.dense_inputs {
+            Some(dense) if self.options.dense_targets => dense.clone(),
+            _ => self.inputs.clone(),
+        };
+        Ok(self.run(&original, inputs))
     }
 
-    /// Mean squared difference between the outputs of the open block with `trial` (over the weights as they are now) and with the weights it
-    /// was opened with, on the same inputs.
+    /// Mean squared difference between the outputs of the open block with `trial` (over the weights as they are now) and its targets: the
+    /// outputs with the weights it was opened with, on the same inputs or in the dense model, as the options say.
     ///
     /// # Errors
     /// As [`forward_block`](Self::forward_block).
     pub fn output_error(&mut self, trial: &Trial) -> Result<f64> {
         let target = self.target()?;
         let outputs = self.forward_block(trial)?;
-        let sum: f64 =
-            outputs.iter().zip(&target).map(|(&a, &b)| (f64::from(a) - f64::from(b)).powi(2)).sum();
-        let mean = sum / outputs.len() as f64;
+        let error = mean_squared_difference(&outputs, &target);
         if let Some(open) = self.open.as_mut() {
             open.target = Some(target);
         }
-        Ok(mean)
+        Ok(error)
     }
 
-    /// The gradient of [`output_error`](Self::output_error) with respect to the weights of `linears` (each row-major `[out, in]`), and the error
-    /// itself. Runs through candle's automatic differentiation, one window at a time.
+    /// Mean squared difference between the outputs of a part of the open block with `trial` and with the weights as they are now, both on
+    /// what the part reads with the weights as they are now.
     ///
     /// # Errors
-    /// As [`forward_block`](Self::forward_block); [`Error::Argument`] if there is no such linear.
-    pub fn block_gradients(&mut self, linears: &[&str], trial: &Trial) -> Result<(f64, Vec<Vec<f32>>)> {
+    /// As [`forward_block`](Self::forward_block).
+    pub fn module_error(&mut self, module: ModuleInfo, trial: &Trial) -> Result<f64> {
+        let current = self.opened()?.current.clone();
+        let known = match self.open.as_mut().and_then(|open| open.module.take()) {
+            Some(known) if known.module == module => known,
+            _ => {
+                // Attention needs the residual stream, from which its norm is cheap; the feed-forward part reads its norm's output.
+                let inputs = match module {
+                    ModuleInfo::Attention => Vec::new(),
+                    ModuleInfo::Mlp => {
+                        let mut inputs = Vec::with_capacity(self.inputs.len());
+                        self.visit_inputs(&[module.input()], &mut |_, x, _| inputs.extend_from_slice(x))?;
+                        inputs
+                    }
+                };
+                let outputs = self.module_outputs(module, &current, &inputs)?;
+                ModuleRun { module, inputs, outputs }
+            }
+        };
+        let changed = Self::with_trial(&current, trial)?;
+        let outputs = self.module_outputs(module, &changed, &known.inputs)?;
+        let error = mean_squared_difference(&outputs, &known.outputs);
+        if let Some(open) = self.open.as_mut() {
+            open.module = Some(known);
+        }
+        Ok(error)
+    }
+
+    fn module_outputs(&mut self, module: ModuleInfo, block: &Block, inputs: &[f32]) -> Result<Vec<f32>> {
+        let model = Arc::clone(&self.model);
+        let c = model.config();
+        if module == ModuleInfo::Mlp {
+            return Ok(model.install(|| run_feed_forward(c, block, inputs)));
+        }
+        let mut mixed = Vec::with_capacity(self.tokens() * c.query_width());
+        self.visit_inputs_of(block, &[module.inner()], &mut |_, x, _| mixed.extend_from_slice(x));
+        if let Some(rounding) = block.activations().input(module.inner()) {
+            model.install(|| rounding.round_rows_parallel(&mut mixed, c.query_width()));
+        }
+        let (outputs, inputs) = module.last().shape(c);
+        Ok(model.install(|| run_linear(block.role(module.last()), &mixed, inputs, outputs)))
+    }
+
+    /// Rounds the activations of a site of the open block from now on, or no longer.
+    ///
+    /// # Errors
+    /// [`Error::Order`] if no block is open.
+    pub fn quantize_activations(
+        &mut self,
+        site: ActivationSite,
+        quantization: Option<ActivationQuantization>,
+    ) -> Result<()> {
+        self.changing()?.quantize_activations(site, quantization);
+        Ok(())
+    }
+
+    /// The open block, about to be changed.
+    fn changing(&mut self) -> Result<&mut Block> {
+        match self.open.as_mut() {
+            Some(open) => {
+                open.module = None;
+                Ok(&mut open.current)
+            }
+            None => Err(Error::Order("no block is open; open one first".to_owned())),
+        }
+    }
+
+    /// [`output_error`](Self::output_error) over some windows (none given: all) and its gradients with respect to tensors of the block, by their
+    /// names inside it (`mlp.down_proj.weight`, `input_layernorm.weight`). Runs through candle's automatic differentiation, one
+    /// window at a time. Rounding activations counts as the identity.
+    ///
+    /// # Errors
+    /// As [`forward_block`](Self::forward_block); [`Error::Argument`] if there is no such tensor or window.
+    pub fn block_gradients(
+        &mut self,
+        tensors: &[&str],
+        trial: &Trial,
+        windows: &[usize],
+    ) -> Result<(f64, Vec<Vec<f32>>)> {
         let target = self.target()?;
         let block = Self::with_trial(&self.opened()?.current, trial)?;
-        let graph = BlockGraph::new(&self.model, &block, linears)?;
+        let graph = BlockGraph::new(&self.model, &block, tensors)?;
         let width = self.model.config().hidden_size;
-        let scale = 1.0 / target.len() as f64;
+        let all: Vec<usize> = (0..self.windows.len()).collect();
+        let windows = if windows.is_empty() { &all } else { windows };
+        if let Some(beyond) = windows.iter().find(|&&w| w >= all.len()) {
+            return Err(Error::argument(
+                format!("calibration window {beyond}"),
+                format!("there are windows 0 to {}", all.len() - 1),
+            ));
+        }
+        let first_row = |window: usize| self.windows[..window].iter().map(Vec::len).sum::<usize>();
+        let tokens: usize = windows.iter().map(|&w| self.windows[w].len()).sum();
+        let scale = 1.0 / (tokens * width) as f64;
         let mut error = 0.0;
         let mut gradients: Vec<Vec<f32>> = Vec::new();
-        let mut first = 0;
-        for window in &self.windows {
-            let rows = first * width..(first + window.len()) * width;
+        for &window in windows {
+            let first = first_row(window);
+            let rows = first * width..(first + self.windows[window].len()) * width;
             let (part, parts) = graph.squared_error(&self.inputs[rows.clone()], &target[rows])?;
             error += part * scale;
             if gradients.is_empty() {
@@ -366,7 +504,6 @@ impl Calibrator {
                     *s += (f64::from(p) * scale) as f32;
                 }
             }
-            first += window.len();
         }
         if let Some(open) = self.open.as_mut() {
             open.target = Some(target);
@@ -380,11 +517,26 @@ impl Calibrator {
     /// # Errors
     /// [`Error::Order`] if no block is open.
     pub fn close_block(&mut self) -> Result<Block> {
-        let block = self.opened()?.current.clone();
-        self.inputs = self.outputs(&block);
+        let open = self.opened()?;
+        let (block, original) = (open.current.clone(), open.original.clone());
         self.open = None;
-        self.next += 1;
+        self.advance(&block, &original);
         Ok(block)
+    }
+
+    /// Goes past a block that was opened as `original` and left as `block`.
+    fn advance(&mut self, block: &Block, original: &Block) {
+        match self.options.inputs {
+            BlockInputs::Dense => self.inputs = self.outputs(original),
+            BlockInputs::Compressed => {
+                if self.options.dense_targets {
+                    let dense = self.dense_inputs.take().unwrap_or_else(|| self.inputs.clone());
+                    self.dense_inputs = Some(self.run(original, dense));
+                }
+                self.inputs = self.outputs(block);
+            }
+        }
+        self.next += 1;
     }
 
     /// Goes to block `index`, with no block open, by running all blocks before it anew. `replaced` gives the blocks that were closed with other
@@ -406,16 +558,19 @@ impl Calibrator {
         self.open = None;
         if index < self.next {
             self.inputs = Self::embed(&self.model, &self.batches)?;
+            self.dense_inputs = None;
             self.next = 0;
         }
         while self.next < index {
-            let block = match replaced(self.next)? {
-                Some(block) => block,
-                None => self.model.block(self.next)?,
-            };
-            self.inputs = self.outputs(&block);
-            self.next += 1;
+            let original = self.model.block(self.next)?;
+            let block = replaced(self.next)?.unwrap_or_else(|| original.clone());
+            self.advance(&block, &original);
         }
         Ok(())
     }
+}
+
+fn mean_squared_difference(a: &[f32], b: &[f32]) -> f64 {
+    let sum: f64 = a.iter().zip(b).map(|(&a, &b)| (f64::from(a) - f64::from(b)).powi(2)).sum();
+    sum / a.len() as f64
 }

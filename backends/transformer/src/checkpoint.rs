@@ -8,6 +8,8 @@ use std::fs::File;
 use std::io::{BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
+use llmcb_model_files::Encoding;
+use llmcb_model_files::packed::{FloatType, Layout, Quantization, Scheme};
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use serde_json::{Value, json};
 
@@ -37,6 +39,15 @@ impl StorageType {
         }
     }
 
+    /// The same for tensors of integer weights.
+    pub fn float(self) -> FloatType {
+        match self {
+            StorageType::F32 => FloatType::F32,
+            StorageType::F16 => FloatType::F16,
+            StorageType::BF16 => FloatType::BF16,
+        }
+    }
+
     fn dtype(self) -> Dtype {
         match self {
             StorageType::F32 => Dtype::F32,
@@ -44,20 +55,27 @@ impl StorageType {
             StorageType::BF16 => Dtype::BF16,
         }
     }
+}
 
-    fn bytes(self) -> usize {
-        match self {
-            StorageType::F32 => 4,
-            StorageType::F16 | StorageType::BF16 => 2,
-        }
-    }
+fn dtype_of(encoding: Encoding) -> Option<Dtype> {
+    Some(match encoding {
+        Encoding::F32 => Dtype::F32,
+        Encoding::F16 => Dtype::F16,
+        Encoding::BF16 => Dtype::BF16,
+        Encoding::I8 => Dtype::I8,
+        Encoding::I32 => Dtype::I32,
+        Encoding::I64 => Dtype::I64,
+        Encoding::Ggml(_) => return None,
+    })
 }
 
 /// How a checkpoint is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CheckpointOptions {
-    /// The type of all numbers.
+    /// The type of all numbers; beside integer codes, of the embedding, the last norm and the head.
     pub storage: StorageType,
+    /// The type of what is not integer codes inside blocks, in a checkpoint that has such codes.
+    pub block_storage: StorageType,
     /// Most bytes of one file of weights; a larger model is sharded with an index.
     pub max_shard_bytes: usize,
     /// Whether the tokenizer goes with it, as it should unless the model has none.
@@ -66,7 +84,12 @@ pub struct CheckpointOptions {
 
 impl Default for CheckpointOptions {
     fn default() -> Self {
-        Self { storage: StorageType::F32, max_shard_bytes: 5_000_000_000, tokenizer: true }
+        Self {
+            storage: StorageType::F32,
+            block_storage: StorageType::F32,
+            max_shard_bytes: 5_000_000_000,
+            tokenizer: true,
+        }
     }
 }
 
@@ -78,6 +101,34 @@ pub struct CheckpointWriter<'a> {
     options: CheckpointOptions,
     shards: Vec<Shard>,
     tensors: BTreeMap<String, Place>,
+    packed: Option<Packed>,
+}
+
+/// How integer codes are stored, and which linears have them.
+#[derive(Debug)]
+struct Packed {
+    scheme: Scheme,
+    /// Names inside a block, in order.
+    quantised: Vec<String>,
+    /// Full names of linears that have none.
+    dense: Vec<String>,
+}
+
+/// A tensor of a checkpoint.
+struct TensorPlan {
+    name: String,
+    dtype: Dtype,
+    shape: Vec<usize>,
+}
+
+impl TensorPlan {
+    fn elements(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    fn bytes(&self) -> usize {
+        self.elements() * self.dtype.bitsize() / 8
+    }
 }
 
 #[derive(Debug)]
@@ -92,7 +143,14 @@ struct Place {
     /// From the start of the file.
     offset: u64,
     elements: usize,
+    dtype: Dtype,
     written: bool,
+}
+
+impl Place {
+    fn bytes(&self) -> usize {
+        self.elements * self.dtype.bitsize() / 8
+    }
 }
 
 impl<'a> CheckpointWriter<'a> {
@@ -101,19 +159,74 @@ impl<'a> CheckpointWriter<'a> {
     /// # Errors
     /// [`Error::Io`] if the directory or its files cannot be written.
     pub fn create(directory: &Path, model: &'a Model, options: CheckpointOptions) -> Result<Self> {
+        Self::begin(directory, model, options, dense_plan(model, options.storage), None)
+    }
+
+    /// As [`create`](Self::create), for `blocks` with integer codes, which are stored by `scheme`. Blocks are all the model's, in order.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create).
+    pub fn create_packed(
+        directory: &Path,
+        model: &'a Model,
+        options: CheckpointOptions,
+        scheme: Scheme,
+        blocks: &[Block],
+    ) -> Result<Self> {
+        let mut plan = Vec::new();
+        let mut packed = Packed { scheme, quantised: Vec::new(), dense: Vec::new() };
+        for tensor in dense_plan(model, options.storage) {
+            let inside = tensor.name.strip_prefix("model.layers.").and_then(|rest| rest.split_once('.'));
+            let place = inside.and_then(|(index, name)| Some((index.parse::<usize>().ok()?, name)));
+            let Some((index, name)) = place else {
+                plan.push(tensor);
+                continue;
+            };
+            let role = Role::ALL.into_iter().find(|r| name.strip_suffix(".weight") == Some(r.name()));
+            let codes = role.and_then(|role| blocks.get(index)?.role(role).integers());
+            match (role, codes) {
+                (Some(role), Some(codes)) => {
+                    if !packed.quantised.iter().any(|name| name == role.name()) {
+                        packed.quantised.push(role.name().to_owned());
+                    }
+                    for part in scheme.tensors(codes.outputs(), codes.inputs()) {
+                        let dtype = dtype_of(part.encoding).ok_or_else(|| {
+                            Error::argument("checkpoint", "ggml's blocks have no place in safetensors")
+                        })?;
+                        let name = tensor_name(index, role.name(), part.suffix);
+                        plan.push(TensorPlan { name, dtype, shape: part.shape });
+                    }
+                }
+                (role, _) => {
+                    if let Some(role) = role {
+                        packed.dense.push(format!("model.layers.{index}.{}", role.name()));
+                    }
+                    plan.push(TensorPlan { dtype: options.block_storage.dtype(), ..tensor });
+                }
+            }
+        }
+        Self::begin(directory, model, options, plan, Some(packed))
+    }
+
+    fn begin(
+        directory: &Path,
+        model: &'a Model,
+        options: CheckpointOptions,
+        plan: Vec<TensorPlan>,
+        packed: Option<Packed>,
+    ) -> Result<Self> {
         std::fs::create_dir_all(directory).map_err(Error::io(directory, "make the directory"))?;
-        let layout = tensor_shapes(model);
-        let mut groups: Vec<Vec<(String, Vec<usize>)>> = vec![Vec::new()];
+        let mut groups: Vec<Vec<TensorPlan>> = vec![Vec::new()];
         let mut bytes = 0;
-        for (name, shape) in layout {
-            let size = shape.iter().product::<usize>() * options.storage.bytes();
+        for tensor in plan {
+            let size = tensor.bytes();
             if bytes > 0 && bytes + size > options.max_shard_bytes {
                 groups.push(Vec::new());
                 bytes = 0;
             }
             bytes += size;
             if let Some(group) = groups.last_mut() {
-                group.push((name, shape));
+                group.push(tensor);
             }
         }
         let count = groups.len();
@@ -128,14 +241,14 @@ impl<'a> CheckpointWriter<'a> {
             let path = directory.join(name);
             let mut infos = Vec::new();
             let mut end = 0;
-            for (name, shape) in &group {
-                let size = shape.iter().product::<usize>() * options.storage.bytes();
+            for tensor in &group {
+                let size = tensor.bytes();
                 let info = TensorInfo {
-                    dtype: options.storage.dtype(),
-                    shape: shape.clone(),
+                    dtype: tensor.dtype,
+                    shape: tensor.shape.clone(),
                     data_offsets: (end, end + size),
                 };
-                infos.push((name.clone(), info));
+                infos.push((tensor.name.clone(), info));
                 end += size;
             }
             let format = [("format".to_owned(), "pt".to_owned())].into_iter().collect();
@@ -154,14 +267,14 @@ impl<'a> CheckpointWriter<'a> {
                 .and_then(|()| file.set_len(start + end as u64));
             written.map_err(writing)?;
             let mut offset = start;
-            for (name, shape) in group {
-                let elements = shape.iter().product::<usize>();
-                tensors.insert(name, Place { shard: i, offset, elements, written: false });
-                offset += (elements * options.storage.bytes()) as u64;
+            for tensor in group {
+                let (elements, dtype, size) = (tensor.elements(), tensor.dtype, tensor.bytes());
+                tensors.insert(tensor.name, Place { shard: i, offset, elements, dtype, written: false });
+                offset += size as u64;
             }
             shards.push(Shard { path, file });
         }
-        Ok(Self { model, directory: directory.to_owned(), options, shards, tensors })
+        Ok(Self { model, directory: directory.to_owned(), options, shards, tensors, packed })
     }
 
     /// Writes a tensor by its Hugging Face name, row-major.
@@ -170,19 +283,18 @@ impl<'a> CheckpointWriter<'a> {
     /// [`Error::Argument`] if the model has no such tensor, the number of values is another, or one does not fit the storage type;
     /// [`Error::Io`] if it cannot be written.
     pub fn write_tensor(&mut self, name: &str, values: &[f32]) -> Result<()> {
-        let Some(place) = self.tensors.get_mut(name) else {
-            return Err(Error::argument(
-                format!("tensor `{name}`"),
-                "a checkpoint of this model has none of this name",
-            ));
+        let storage = match self.place(name, values.len())?.dtype {
+            Dtype::F32 => StorageType::F32,
+            Dtype::F16 => StorageType::F16,
+            Dtype::BF16 => StorageType::BF16,
+            other => {
+                return Err(Error::argument(
+                    format!("tensor `{name}`"),
+                    format!("numbers were given, but it is stored as {other}"),
+                ));
+            }
         };
-        if values.len() != place.elements {
-            return Err(Error::argument(
-                format!("tensor `{name}`"),
-                format!("{} values were given, but it has {}", values.len(), place.elements),
-            ));
-        }
-        if self.options.storage == StorageType::F16
+        if storage == StorageType::F16
             && let Some(v) = values.iter().find(|v| v.is_finite() && v.abs() >= 65_520.0)
         {
             return Err(Error::argument(
@@ -192,10 +304,58 @@ impl<'a> CheckpointWriter<'a> {
                 ),
             ));
         }
-        let shard = &mut self.shards[place.shard];
-        let writing = Error::io(&shard.path, "write a tensor");
-        write_values(&mut shard.file, place.offset, values, self.options.storage).map_err(writing)?;
-        place.written = true;
+        self.write(name, |file, offset| write_values(file, offset, values, storage))
+    }
+
+    /// The place of a tensor that has so many elements.
+    fn place(&self, name: &str, elements: usize) -> Result<&Place> {
+        let Some(place) = self.tensors.get(name) else {
+            return Err(Error::argument(
+                format!("tensor `{name}`"),
+                "a checkpoint of this model has none of this name",
+            ));
+        };
+        if elements != place.elements {
+            return Err(Error::argument(
+                format!("tensor `{name}`"),
+                format!("{elements} values were given, but it has {}", place.elements),
+            ));
+        }
+        Ok(place)
+    }
+
+    fn write(&mut self, name: &str, write: impl FnOnce(&mut File, u64) -> std::io::Result<()>) -> Result<()> {
+        if let Some(place) = self.tensors.get_mut(name) {
+            let shard = &mut self.shards[place.shard];
+            let writing = Error::io(&shard.path, "write a tensor");
+            write(&mut shard.file, place.offset).map_err(writing)?;
+            place.written = true;
+        }
+        Ok(())
+    }
+
+    /// Writes the codes and grids of a linear of a block.
+    fn write_codes(&mut self, index: usize, linear: &str, scheme: &Scheme, block: &Block) -> Result<()> {
+        let owner = format!("model.layers.{index}.{linear}");
+        let Some(codes) = block.linear(linear)?.integers() else { return Ok(()) };
+        let wrong = |problem: String| Error::argument(format!("weight of `{owner}`"), problem);
+        let matrix = codes.to_matrix();
+        let parts = scheme.encode(&matrix).map_err(|e| wrong(e.to_string()))?;
+        for (part, bytes) in scheme.tensors(matrix.rows, matrix.columns).iter().zip(parts) {
+            let name = format!("{owner}.{}", part.suffix);
+            let expected = self.tensors.get(&name).map(Place::bytes);
+            if expected != Some(bytes.len()) {
+                return Err(wrong(format!(
+                    "`{}` takes {} bytes, {expected:?} planned",
+                    part.suffix,
+                    bytes.len()
+                )));
+            }
+            self.write(&name, |file, offset| {
+                file.seek(SeekFrom::Start(offset))?;
+                file.write_all(&bytes)
+            })?;
+        }
         Ok(())
     }
 
@@ -204,8 +364,15 @@ impl<'a> CheckpointWriter<'a> {
     /// # Errors
     /// As [`write_tensor`](Self::write_tensor).
     pub fn write_block(&mut self, index: usize, block: &Block) -> Result<()> {
+        let scheme = self.packed.as_ref().map(|packed| packed.scheme);
         for name in block.tensor_names() {
-            self.write_tensor(&format!("model.layers.{index}.{name}"), &block.tensor(&name)?)?;
+            let linear = name.strip_suffix(".weight").filter(|linear| block.linear(linear).is_ok());
+            match (scheme, linear) {
+                (Some(scheme), Some(linear)) if block.linear(linear)?.integers().is_some() => {
+                    self.write_codes(index, linear, &scheme, block)?;
+                }
+                _ => self.write_tensor(&format!("model.layers.{index}.{name}"), &block.tensor(&name)?)?,
+            }
         }
         Ok(())
     }
@@ -242,7 +409,7 @@ impl<'a> CheckpointWriter<'a> {
             for (name, place) in &self.tensors {
                 let file = self.shards[place.shard].path.file_name().unwrap_or_default().to_string_lossy();
                 map.insert(name.clone(), json!(file));
-                total += place.elements * self.options.storage.bytes();
+                total += place.bytes();
             }
             let index = json!({ "metadata": { "total_size": total }, "weight_map": map });
             self.write_json("model.safetensors.index.json", &index)?;
@@ -252,7 +419,16 @@ impl<'a> CheckpointWriter<'a> {
         {
             files.tokenizer()?.save(&self.directory)?;
         }
-        self.write_json("config.json", &hub_config(self.model, self.options.storage))
+        let mut config = hub_config(self.model, self.options.storage);
+        if let Some(Packed { scheme, quantised, dense }) = &self.packed {
+            config["quantization_config"] = Quantization::new(*scheme).to_json(dense, quantised);
+            // What the kernels that read these two layouts compute in.
+            if matches!(scheme.layout, Layout::Gptq | Layout::Awq) && self.options.storage == StorageType::F32
+            {
+                config["torch_dtype"] = json!(StorageType::F16.torch_name());
+            }
+        }
+        self.write_json("config.json", &config)
     }
 
     fn write_json(&self, name: &str, value: &Value) -> Result<()> {
@@ -282,27 +458,31 @@ fn write_values(file: &mut File, offset: u64, values: &[f32], storage: StorageTy
     out.flush()
 }
 
-/// Names and shapes of all tensors of a checkpoint, in order.
-fn tensor_shapes(model: &Model) -> Vec<(String, Vec<usize>)> {
+/// All tensors of a checkpoint without integer codes, in order.
+fn dense_plan(model: &Model, storage: StorageType) -> Vec<TensorPlan> {
     let c = model.config();
-    let mut shapes = vec![(EMBEDDING.to_owned(), vec![c.vocab_size, c.hidden_size])];
+    let mut plan = Vec::new();
+    let mut add = |name: String, shape: Vec<usize>| {
+        plan.push(TensorPlan { name, dtype: storage.dtype(), shape });
+    };
+    add(EMBEDDING.to_owned(), vec![c.vocab_size, c.hidden_size]);
     for index in 0..c.num_hidden_layers {
         for role in Role::ALL {
             let (outputs, inputs) = role.shape(c);
-            shapes.push((tensor_name(index, role.name(), "weight"), vec![outputs, inputs]));
+            add(tensor_name(index, role.name(), "weight"), vec![outputs, inputs]);
             if role.has_bias(c) {
-                shapes.push((tensor_name(index, role.name(), "bias"), vec![outputs]));
+                add(tensor_name(index, role.name(), "bias"), vec![outputs]);
             }
         }
         for norm in [ATTENTION_NORM, MLP_NORM] {
-            shapes.push((tensor_name(index, norm, "weight"), vec![c.hidden_size]));
+            add(tensor_name(index, norm, "weight"), vec![c.hidden_size]);
         }
     }
-    shapes.push((FINAL_NORM.to_owned(), vec![c.hidden_size]));
+    add(FINAL_NORM.to_owned(), vec![c.hidden_size]);
     if !c.tie_word_embeddings {
-        shapes.push((OUTPUT_HEAD.to_owned(), vec![c.vocab_size, c.hidden_size]));
+        add(OUTPUT_HEAD.to_owned(), vec![c.vocab_size, c.hidden_size]);
     }
-    shapes
+    plan
 }
 
 /// The model's configuration for a dense checkpoint, as Python `transformers` reads it.
@@ -315,8 +495,9 @@ fn hub_config(model: &Model, storage: StorageType) -> Value {
         _ => "LlamaForCausalLM",
     };
     if let Some(object) = config.as_object_mut() {
-        // The weights are dense now, whatever they were.
+        // Whatever the weights were stored as.
         object.remove("quantization_config");
+        object.remove("compression_config");
         object.remove("dtype");
         object.insert("architectures".to_owned(), json!([class]));
         object.insert("torch_dtype".to_owned(), json!(storage.torch_name()));

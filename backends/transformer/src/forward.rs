@@ -7,6 +7,7 @@
 use rayon::prelude::*;
 
 use crate::LlamaConfig;
+use crate::activation::ActivationSite;
 use crate::attention::Attention;
 use crate::batch::{Batch, LayerKeys};
 use crate::block::{Block, InputGroup, Linear, Role};
@@ -103,6 +104,46 @@ fn add_bias(bias: Option<&[f32]>, y: &mut [f32]) {
     }
 }
 
+/// The feed-forward part on what its first linears read, `[rows, hidden size]`: what it adds to the residual stream.
+pub(crate) fn run_feed_forward(config: &LlamaConfig, block: &Block, normed: &[f32]) -> Vec<f32> {
+    let (width, inner) = (config.hidden_size, config.intermediate_size);
+    let mut added = vec![0f32; normed.len()];
+    normed
+        .par_chunks(CHUNK_ROWS * width)
+        .zip(added.par_chunks_mut(CHUNK_ROWS * width))
+        .with_max_len(1)
+        .for_each(|(x, y)| {
+            let n = x.len() / width;
+            with_scratch(n * (width + 3 * inner), |scratch| {
+                let (read, scratch) = scratch.split_at_mut(n * width);
+                let (gate, scratch) = scratch.split_at_mut(n * inner);
+                let (up, gated) = scratch.split_at_mut(n * inner);
+                read.copy_from_slice(x);
+                if let Some(rounding) = block.activations().input(InputGroup::MlpIn) {
+                    rounding.round_rows(read, width);
+                }
+                apply(block.role(Role::Gate), read, n, gate, false);
+                apply(block.role(Role::Up), read, n, up, false);
+                silu_multiply(gate, up, gated);
+                if let Some(rounding) = block.activations().input(InputGroup::MlpOut) {
+                    rounding.round_rows(gated, inner);
+                }
+                apply(block.role(Role::Down), gated, n, y, false);
+            });
+        });
+    added
+}
+
+/// A linear on rows of its input, on the threads of the current rayon pool.
+pub(crate) fn run_linear(linear: &Linear, x: &[f32], inputs: usize, outputs: usize) -> Vec<f32> {
+    let mut y = vec![0f32; x.len() / inputs * outputs];
+    x.par_chunks(CHUNK_ROWS * inputs)
+        .zip(y.par_chunks_mut(CHUNK_ROWS * outputs))
+        .with_max_len(1)
+        .for_each(|(x, y)| apply(linear, x, x.len() / inputs, y, false));
+    y
+}
+
 /// The chunks of a captured input, or as many times nothing.
 fn capture_chunks(
     slot: &mut Option<Vec<f32>>,
@@ -144,6 +185,7 @@ pub(crate) fn run_block(
     values.resize(rows * key_width, 0.0);
     mixed.resize(rows * query_width, 0.0);
     let last = capture.last;
+    let activations = block.activations();
     let [attn_in, attn_out, mlp_in, mlp_out] = &mut capture.inputs;
 
     // Norm, projections, rotation.
@@ -162,6 +204,9 @@ pub(crate) fn run_block(
             if last == Some(InputGroup::AttnIn) {
                 return;
             }
+            if let Some(rounding) = activations.input(InputGroup::AttnIn) {
+                rounding.round_rows(normed, width);
+            }
             apply(block.role(Role::Query), normed, n, q, schedule.share_outputs);
             apply(block.role(Role::Key), normed, n, k, schedule.share_outputs);
             apply(block.role(Role::Value), normed, n, v, schedule.share_outputs);
@@ -169,6 +214,12 @@ pub(crate) fn run_block(
         for (i, &position) in positions.iter().enumerate() {
             geometry.rope.rotate(&mut q[i * query_width..][..query_width], position as usize);
             geometry.rope.rotate(&mut k[i * key_width..][..key_width], position as usize);
+        }
+        let sites = [(ActivationSite::Queries, q), (ActivationSite::Keys, k), (ActivationSite::Values, v)];
+        for (site, values) in sites {
+            if let Some(rounding) = activations.at(site) {
+                rounding.round_rows(values, c.head_dim);
+            }
         }
     };
     let seen = capture_chunks(attn_in, width, rows, schedule);
@@ -202,6 +253,9 @@ pub(crate) fn run_block(
     if last == Some(InputGroup::AttnOut) {
         return;
     }
+    if let Some(rounding) = activations.input(InputGroup::AttnOut) {
+        rounding.round_rows_parallel(mixed, query_width);
+    }
 
     // Output projection, norm, gated feed-forward.
     let feed_forward = |h: &mut [f32],
@@ -224,6 +278,9 @@ pub(crate) fn run_block(
             }
             if last == Some(InputGroup::MlpIn) {
                 return;
+            }
+            if let Some(rounding) = activations.input(InputGroup::MlpIn) {
+                rounding.round_rows(normed, width);
             }
             let (w_gate, w_up) = (block.role(Role::Gate), block.role(Role::Up));
             if schedule.share_outputs {
@@ -254,6 +311,9 @@ pub(crate) fn run_block(
             }
             if last == Some(InputGroup::MlpOut) {
                 return;
+            }
+            if let Some(rounding) = activations.input(InputGroup::MlpOut) {
+                rounding.round_rows(gated, inner);
             }
             apply(block.role(Role::Down), gated, n, normed, schedule.share_outputs);
             add_assign(h, normed);

@@ -4,47 +4,59 @@
 
 use candle_core::{D, Device, Tensor, Var};
 
-use crate::block::{Block, Role};
-use crate::{Model, Result};
+use crate::activation::{ActivationQuantization, ActivationSite, Activations};
+use crate::block::{ATTENTION_NORM, Block, InputGroup, MLP_NORM, Role};
+use crate::{Error, Model, Result};
 
-/// One block with some of its weights as variables.
+/// One block with some of its tensors as variables.
 pub(crate) struct BlockGraph<'a> {
     model: &'a Model,
+    activations: Activations,
     norms: [Tensor; 2],
     linears: Vec<(Tensor, Option<Tensor>)>,
     variables: Vec<Var>,
 }
 
 impl<'a> BlockGraph<'a> {
-    /// The graph of `block`, differentiable in the weights of `linears`.
-    pub(crate) fn new(model: &'a Model, block: &Block, linears: &[&str]) -> Result<Self> {
-        for name in linears {
-            model.block_info().linear(name)?;
-        }
-        let mut by_role: Vec<Option<Var>> = Vec::new();
-        let mut tensors = Vec::new();
-        for role in Role::ALL {
-            let linear = block.role(role);
-            let shape = (linear.weight.outputs(), linear.weight.inputs());
-            let mut tensor = Tensor::from_vec(linear.weight(), shape, &Device::Cpu)?;
-            let mut variable = None;
-            if linears.contains(&role.name()) {
-                let var = Var::from_tensor(&tensor)?;
-                tensor = var.as_tensor().clone();
-                variable = Some(var);
+    /// The graph of `block`, differentiable in the tensors named (`mlp.down_proj.weight`, `input_layernorm.weight`).
+    pub(crate) fn new(model: &'a Model, block: &Block, variables: &[&str]) -> Result<Self> {
+        let mut found: Vec<Option<Var>> = vec![None; variables.len()];
+        let mut tensor = |name: &str, shape: &[usize]| -> Result<Tensor> {
+            let plain = Tensor::from_vec(block.tensor(name)?, shape, &Device::Cpu)?;
+            match variables.iter().position(|v| *v == name) {
+                None => Ok(plain),
+                Some(place) => {
+                    let variable = Var::from_tensor(&plain)?;
+                    let tensor = variable.as_tensor().clone();
+                    found[place] = Some(variable);
+                    Ok(tensor)
+                }
             }
-            by_role.push(variable);
-            let bias = linear.bias().map(|b| Tensor::from_slice(b, b.len(), &Device::Cpu)).transpose()?;
-            tensors.push((tensor, bias));
+        };
+        let mut linears = Vec::new();
+        for role in Role::ALL {
+            let (outputs, inputs) = role.shape(model.config());
+            let weight = tensor(&format!("{}.weight", role.name()), &[outputs, inputs])?;
+            let bias = match block.role(role).bias() {
+                Some(_) => Some(tensor(&format!("{}.bias", role.name()), &[outputs])?),
+                None => None,
+            };
+            linears.push((weight, bias));
         }
-        let variables = linears
-            .iter()
-            .filter_map(|name| Role::ALL.iter().position(|r| r.name() == *name))
-            .filter_map(|role| by_role[role].clone())
-            .collect();
-        let norm = |weight: &[f32]| Tensor::from_slice(weight, weight.len(), &Device::Cpu);
-        let norms = [norm(block.attention_norm())?, norm(block.mlp_norm())?];
-        Ok(Self { model, norms, linears: tensors, variables })
+        let width = model.config().hidden_size;
+        let norms = [
+            tensor(&format!("{ATTENTION_NORM}.weight"), &[width])?,
+            tensor(&format!("{MLP_NORM}.weight"), &[width])?,
+        ];
+        let found = found.into_iter().zip(variables).map(|(variable, name)| {
+            // A name that is none of the block's tensors, or was given twice.
+            variable.ok_or_else(|| match block.tensor(name) {
+                Ok(_) => Error::argument(format!("tensor `{name}`"), "its gradient is asked for twice"),
+                Err(error) => error,
+            })
+        });
+        let variables = found.collect::<Result<Vec<Var>>>()?;
+        Ok(Self { model, activations: *block.activations(), norms, linears, variables })
     }
 
     /// Sum of squared differences between the block's outputs on one window and `target`, both `[tokens, hidden size]`, and its gradients with respect
@@ -73,6 +85,18 @@ impl<'a> BlockGraph<'a> {
             Some(bias) => y.broadcast_add(bias),
             None => Ok(y),
         }
+    }
+
+    /// Rounds the last dimension's rows; the gradient goes through as if nothing had been rounded (straight-through estimator, Bengio
+    /// et al. 2013, arXiv 1308.3432).
+    fn round(&self, site: ActivationSite, x: Tensor) -> candle_core::Result<Tensor> {
+        let Some(rounding) = self.activations.at(site) else { return Ok(x) };
+        let rounded = rounded(rounding, &x)?;
+        &x + (rounded - &x)?.detach()
+    }
+
+    fn read(&self, group: InputGroup, x: Tensor) -> candle_core::Result<Tensor> {
+        self.round(ActivationSite::Input(group), x)
     }
 
     fn norm(&self, weight: &Tensor, x: &Tensor) -> candle_core::Result<Tensor> {
@@ -114,10 +138,13 @@ impl<'a> BlockGraph<'a> {
                 .contiguous()?
                 .reshape((heads, tokens, c.head_dim))
         };
-        let normed = self.norm(&self.norms[0], x)?;
-        let q = rotate(&split(self.linear(Role::Query, &normed)?, heads)?)?;
-        let k = shared(rotate(&split(self.linear(Role::Key, &normed)?, key_heads)?)?)?;
-        let v = shared(split(self.linear(Role::Value, &normed)?, key_heads)?)?;
+        let normed = self.read(InputGroup::AttnIn, self.norm(&self.norms[0], x)?)?;
+        let q =
+            self.round(ActivationSite::Queries, rotate(&split(self.linear(Role::Query, &normed)?, heads)?)?)?;
+        let k = rotate(&split(self.linear(Role::Key, &normed)?, key_heads)?)?;
+        let k = shared(self.round(ActivationSite::Keys, k)?)?;
+        let v = split(self.linear(Role::Value, &normed)?, key_heads)?;
+        let v = shared(self.round(ActivationSite::Values, v)?)?;
         let mask: Vec<f32> = (0..tokens)
             .flat_map(|query| (0..tokens).map(move |key| if key <= query { 0.0 } else { f32::NEG_INFINITY }))
             .collect();
@@ -128,9 +155,17 @@ impl<'a> BlockGraph<'a> {
         let weights = scores.broadcast_sub(&largest)?.exp()?;
         let weights = weights.broadcast_div(&weights.sum_keepdim(2)?)?;
         let mixed = weights.matmul(&v)?.transpose(0, 1)?.contiguous()?.reshape((tokens, c.query_width()))?;
+        let mixed = self.read(InputGroup::AttnOut, mixed)?;
         let x = (x + self.linear(Role::Output, &mixed)?)?;
-        let normed = self.norm(&self.norms[1], &x)?;
+        let normed = self.read(InputGroup::MlpIn, self.norm(&self.norms[1], &x)?)?;
         let gated = (self.linear(Role::Gate, &normed)?.silu()? * self.linear(Role::Up, &normed)?)?;
-        &x + self.linear(Role::Down, &gated)?
+        &x + self.linear(Role::Down, &self.read(InputGroup::MlpOut, gated)?)?
     }
+}
+
+fn rounded(rounding: &ActivationQuantization, x: &Tensor) -> candle_core::Result<Tensor> {
+    let width = x.dim(D::Minus1)?;
+    let mut values: Vec<f32> = x.detach().flatten_all()?.to_vec1()?;
+    rounding.round_rows(&mut values, width);
+    Tensor::from_vec(values, x.shape(), &Device::Cpu)
 }

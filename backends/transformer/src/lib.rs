@@ -8,6 +8,7 @@
 //!
 //! Weights are decoded with candle, and gradients are candle's; the passes that are timed run on plain slices through [`kernels`].
 
+mod activation;
 mod attention;
 mod batch;
 mod block;
@@ -15,8 +16,10 @@ mod calibration;
 mod checkpoint;
 mod config;
 mod error;
+mod formats;
 mod forward;
 pub mod generate;
+mod gguf;
 mod gradients;
 mod head;
 pub mod kernels;
@@ -26,17 +29,23 @@ mod scoring;
 mod scratch;
 mod statistics;
 mod trie;
+mod weight;
 mod weights;
 
+pub use activation::{ActivationQuantization, ActivationSite, Activations};
 pub use batch::{Batch, KeySpan, KeyValueCache, LayerKeys, Segment};
 pub use block::{
-    ATTENTION_NORM, Block, BlockInfo, InputGroup, Linear, LinearInfo, MLP_NORM, NormInfo, tensor_name,
+    ATTENTION_NORM, Block, BlockInfo, FedBy, InputGroup, Linear, LinearInfo, MLP_NORM, ModuleInfo, NormInfo,
+    tensor_name,
 };
-pub use calibration::{CalibrationOptions, Calibrator, StatisticRequest, Trial};
+pub use calibration::{BlockInputs, CalibrationOptions, Calibrator, StatisticRequest, Trial};
 pub use checkpoint::{CheckpointOptions, CheckpointWriter, StorageType};
 pub use config::{LlamaConfig, RopeScaling, SUPPORTED_ARCHITECTURES};
 pub use error::{Error, Result};
+pub use formats::{Chosen, FORMATS, FormatChoice, StorageFormat};
+pub use gguf::{GGUF_FILE, GgufSummary, GgufType, write_gguf};
 pub use model::{EMBEDDING, FINAL_NORM, LoadOptions, Model, OUTPUT_HEAD};
 pub use scoring::{ScoreOptions, ScoreProgress, ScoreRequest, ScoreResult, Scorer};
 pub use statistics::{Statistic, StatisticKind};
+pub use weight::Weight;
 pub use weights::{MemorySource, TensorSource, decode};

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use candle_core::Device;
 use candle_core::quantized::{GgmlDType, QStorage, QTensor};
+use llmcb_model_files::packed::IntegerMatrix;
 use llmcb_model_files::{Encoding, GgmlType, ModelFiles, StoredTensor};
 
 use crate::{Error, Result};
@@ -25,6 +26,15 @@ pub trait TensorSource: Send + Sync {
     /// # Errors
     /// If there is no such tensor or it cannot be decoded.
     fn load(&self, name: &str) -> Result<Vec<f32>>;
+
+    /// The weight of a linear (`model.layers.0.mlp.up_proj`) that is kept as integer codes; `None` for others.
+    ///
+    /// # Errors
+    /// If its codes cannot be read.
+    fn integers(&self, linear: &str) -> Result<Option<IntegerMatrix>> {
+        let _ = linear;
+        Ok(None)
+    }
 }
 
 /// Tensors in memory: for models made in tests and by programs.
@@ -72,17 +82,52 @@ impl TensorSource for MemorySource {
     }
 }
 
+/// A linear whose weight has this name.
+fn linear_of(weight: &str) -> Option<&str> {
+    weight.strip_suffix(".weight")
+}
+
+/// Weights that are stored as integer codes are there like any other: with their shape, and the values that the codes stand for.
 impl TensorSource for ModelFiles {
     fn contains(&self, name: &str) -> bool {
-        ModelFiles::contains(self, name)
+        let codes = linear_of(name).is_some_and(|linear| !matches!(self.integer_shape(linear), Ok(None)));
+        codes || ModelFiles::contains(self, name)
     }
 
     fn shape(&self, name: &str) -> Result<Vec<usize>> {
+        if let Some(linear) = linear_of(name)
+            && let Some(shape) = self.integer_shape(linear)?
+        {
+            return Ok(shape.to_vec());
+        }
         Ok(self.tensor(name)?.shape)
     }
 
     fn load(&self, name: &str) -> Result<Vec<f32>> {
+        if let Some(linear) = linear_of(name)
+            && let Some(codes) = ModelFiles::integers(self, linear)?
+        {
+            return Ok(codes.dequantize());
+        }
         decode(&self.tensor(name)?)
+    }
+
+    fn integers(&self, linear: &str) -> Result<Option<IntegerMatrix>> {
+        let codes = ModelFiles::integers(self, linear)?;
+        // Running such a linear on inputs as they are would score another model than the checkpoint is.
+        let inputs =
+            self.quantization().filter(|_| codes.is_some()).and_then(|q| q.input_activations(linear));
+        if let Some(inputs) = inputs {
+            return Err(Error::Config {
+                model: "weights".to_owned(),
+                problem: format!(
+                    "the inputs of `{linear}` are quantised to {} bits, which is not supported",
+                    inputs.bits
+                ),
+                remedy: "use a checkpoint that quantises weights only".to_owned(),
+            });
+        }
+        Ok(codes)
     }
 }
 
@@ -102,6 +147,12 @@ pub fn decode(stored: &StoredTensor<'_>) -> Result<Vec<f32>> {
             stored.bytes.as_chunks::<2>().0.iter().map(|&b| half::bf16::from_le_bytes(b).to_f32()).collect()
         }
         Encoding::Ggml(kind) => quantised(stored, kind).map_err(|e| wrong(e.to_string()))?,
+        Encoding::I8 | Encoding::I32 | Encoding::I64 => {
+            return Err(wrong(format!(
+                "it is stored as {}, which stands for a weight only with a `quantization_config` that says how",
+                stored.encoding
+            )));
+        }
     };
     let elements = stored.shape.iter().product::<usize>();
     if values.len() != elements {

@@ -5,7 +5,8 @@ mod support;
 use std::sync::Arc;
 
 use llmcb_transformer::{
-    Batch, Block, CalibrationOptions, Calibrator, Error, Model, StatisticKind, StatisticRequest,
+    ActivationQuantization, ActivationSite, Batch, Block, BlockInputs, CalibrationOptions, Calibrator, Error,
+    InputGroup, Model, ModuleInfo, StatisticKind, StatisticRequest,
 };
 use support::{CASES, model, tokens};
 
@@ -105,7 +106,7 @@ fn statistics_follow_replaced_weights_and_skip_first_tokens() {
     let doubled: Vec<f32> = before[0].values.iter().map(|v| 2.0 * v).collect();
     assert!(close(&after[0].values, &doubled, 1e-5));
 
-    let options = CalibrationOptions { batch_tokens: 60, skip_first: 25 };
+    let options = CalibrationOptions { batch_tokens: 60, skip_first: 25, ..CalibrationOptions::default() };
     let mut skipping = Calibrator::new(Arc::clone(&model), windows(), options).unwrap();
     skipping.open_block(0).unwrap();
     let rows = StatisticKind::Rows { count: usize::MAX, seed: 0 };
@@ -195,7 +196,8 @@ fn gradients_agree_with_finite_differences() {
                 (format!("{name}.weight"), weight.iter().map(|w| w * (0.6 + 0.1 * i as f32)).collect())
             })
             .collect();
-        let (error, gradients) = calibrator.block_gradients(&names, &trial).unwrap();
+        let tensors: Vec<&str> = trial.iter().map(|(name, _)| name.as_str()).collect();
+        let (error, gradients) = calibrator.block_gradients(&tensors, &trial, &[]).unwrap();
         let fast = calibrator.output_error(&trial).unwrap();
         assert!((error - fast).abs() < 1e-4 * fast, "{name}: {error} and {fast}");
         for (i, gradient) in gradients.iter().enumerate() {
@@ -213,4 +215,123 @@ fn gradients_agree_with_finite_differences() {
             assert!((slope - norm).abs() < 0.02 * norm, "{name} {}: {slope} and {norm}", names[i]);
         }
     }
+}
+
+#[test]
+fn gradients_of_norms_biases_and_single_windows_agree_with_finite_differences() {
+    let model = Arc::new(model("qwen2-bias", 2));
+    let mut calibrator = calibrator(&model);
+    calibrator.open_block(0).unwrap();
+    let names = ["input_layernorm.weight", "post_attention_layernorm.weight", "self_attn.v_proj.bias"];
+    let trial: Vec<(String, Vec<f32>)> = names
+        .iter()
+        .map(|name| {
+            let values = calibrator.block().unwrap().tensor(name).unwrap();
+            ((*name).to_owned(), values.iter().map(|v| v * 0.7 + 0.01).collect())
+        })
+        .collect();
+    let (whole, _) = calibrator.block_gradients(&names, &trial, &[]).unwrap();
+    let parts: Vec<f64> =
+        (0..3).map(|w| calibrator.block_gradients(&names, &trial, &[w]).unwrap().0).collect();
+    // Windows of 20, 33 and 64 tokens.
+    let mean = (parts[0] * 20.0 + parts[1] * 33.0 + parts[2] * 64.0) / 117.0;
+    assert!((whole - mean).abs() < 1e-6 * whole, "{whole} {mean}");
+    let (_, gradients) = calibrator.block_gradients(&names, &trial, &[0, 1, 2]).unwrap();
+    for (i, gradient) in gradients.iter().enumerate() {
+        let norm = gradient.iter().map(|g| f64::from(*g).powi(2)).sum::<f64>().sqrt();
+        let step = 1e-2 / norm;
+        let mut at = |sign: f64| {
+            let mut moved = trial.clone();
+            for (w, &g) in moved[i].1.iter_mut().zip(gradient) {
+                *w += (sign * step * f64::from(g)) as f32;
+            }
+            calibrator.output_error(&moved).unwrap()
+        };
+        let slope = (at(1.0) - at(-1.0)) / (2.0 * step * norm);
+        assert!((slope - norm).abs() < 0.02 * norm, "{}: {slope} and {norm}", names[i]);
+    }
+    assert!(calibrator.block_gradients(&names, &trial, &[3]).unwrap_err().to_string().contains("window 3"));
+    assert!(calibrator.block_gradients(&["nothing"], &trial, &[]).is_err());
+    assert!(calibrator.block_gradients(&[names[0], names[0]], &trial, &[]).is_err());
+}
+
+/// Weights of one linear, halved.
+fn halved(calibrator: &Calibrator, linear: &str) -> Vec<(String, Vec<f32>)> {
+    let weight = calibrator.block().unwrap().linear(linear).unwrap().weight();
+    vec![(format!("{linear}.weight"), weight.iter().map(|w| w * 0.5).collect())]
+}
+
+#[test]
+fn errors_of_modules_are_those_of_what_they_add() {
+    for name in CASES {
+        let model = Arc::new(model(name, 2));
+        let mut calibrator = calibrator(&model);
+        calibrator.open_block(0).unwrap();
+        // The feed-forward part comes last, so the block's error is its own.
+        let trial = halved(&calibrator, "mlp.gate_proj");
+        let mlp = calibrator.module_error(ModuleInfo::Mlp, &trial).unwrap();
+        let block = calibrator.output_error(&trial).unwrap();
+        assert!((mlp - block).abs() < 1e-4 * block, "{name}: {mlp} {block}");
+        // Attention halved at its end: the error is a quarter of the mean square of what it adds (but for biases).
+        let trial = halved(&calibrator, "self_attn.o_proj");
+        let attention = calibrator.module_error(ModuleInfo::Attention, &trial).unwrap();
+        let none = vec![("self_attn.o_proj.weight".to_owned(), vec![0.0; trial[0].1.len()])];
+        let added = calibrator.module_error(ModuleInfo::Attention, &none).unwrap();
+        assert!(added > 0.0 && (attention * 4.0 - added).abs() < 1e-4 * added, "{name}: {attention} {added}");
+        for module in ModuleInfo::ALL {
+            assert_eq!(calibrator.module_error(module, &[]).unwrap(), 0.0, "{name}");
+        }
+        // A change of the present weights is a change of what trials are compared with.
+        let weight = trial[0].1.clone();
+        calibrator.set_weight("self_attn.o_proj", weight).unwrap();
+        assert_eq!(calibrator.module_error(ModuleInfo::Attention, &trial).unwrap(), 0.0, "{name}");
+    }
+}
+
+#[test]
+fn blocks_read_what_the_plan_says() {
+    let model = Arc::new(model("smollm2-tied", 2));
+    let walk = |inputs: BlockInputs, dense_targets: bool| {
+        let options = CalibrationOptions { batch_tokens: 60, inputs, dense_targets, ..Default::default() };
+        let mut calibrator = Calibrator::new(Arc::clone(&model), windows(), options).unwrap();
+        calibrator.open_block(0).unwrap();
+        let weight = halved(&calibrator, "mlp.down_proj").remove(0).1;
+        calibrator.set_weight("mlp.down_proj", weight).unwrap();
+        calibrator.close_block().unwrap();
+        calibrator.open_block(1).unwrap();
+        let error = calibrator.output_error(&[]).unwrap();
+        (calibrator.inputs().to_vec(), error)
+    };
+    let (compressed, own) = walk(BlockInputs::Compressed, false);
+    let (same, dense_target) = walk(BlockInputs::Compressed, true);
+    let (dense, alone) = walk(BlockInputs::Dense, false);
+    let mut plain = calibrator(&model);
+    plain.seek(1, &mut |_| Ok(None)).unwrap();
+    assert_eq!(dense, plain.inputs());
+    assert_eq!(compressed, same);
+    assert_ne!(compressed, dense);
+    assert_eq!((own, alone), (0.0, 0.0));
+    // The untouched second block cannot undo what the first one lost.
+    assert!(dense_target > 0.0);
+}
+
+#[test]
+fn rounded_activations_act_alike_in_both_forward_passes() {
+    let model = Arc::new(model("llama3-gqa", 2));
+    for site in ActivationSite::ALL {
+        let mut calibrator = calibrator(&model);
+        calibrator.open_block(0).unwrap();
+        let mut error = |bits: Option<u32>| {
+            let rounding = bits.map(|bits| ActivationQuantization { bits, symmetric: false, range: None });
+            calibrator.quantize_activations(site, rounding).unwrap();
+            let fast = calibrator.output_error(&[]).unwrap();
+            let (graph, _) = calibrator.block_gradients(&["mlp.up_proj.weight"], &[], &[]).unwrap();
+            // A value near the middle between two may fall on either side.
+            assert!((fast - graph).abs() <= 0.05 * fast + 1e-12, "{}: {fast} {graph}", site.name());
+            fast
+        };
+        let (four, eight, none) = (error(Some(4)), error(Some(8)), error(None));
+        assert!(four > 20.0 * eight && eight > 1e-9 && none == 0.0, "{}: {four} {eight}", site.name());
+    }
+    assert_eq!(ActivationSite::from_name("mlp_out").unwrap(), ActivationSite::Input(InputGroup::MlpOut));
 }

@@ -2,6 +2,7 @@
 
 use super::error::AssetError;
 use super::progress::{Progress, ProgressFn};
+use super::stop::{Stop, TICK};
 use sha2::{Digest, Sha256};
 use std::fs::{File, TryLockError};
 use std::io::{Read, Write};
@@ -66,7 +67,12 @@ pub(crate) struct Lock {
 }
 
 /// Takes the lock called `name` of this cache, waiting for another process that holds it.
-pub(crate) fn lock(cache: &Path, name: &str, progress: &ProgressFn<'_>) -> Result<Lock, AssetError> {
+pub(crate) fn lock(
+    cache: &Path,
+    name: &str,
+    progress: &ProgressFn<'_>,
+    stop: &Stop,
+) -> Result<Lock, AssetError> {
     let folder = cache.join("locks");
     create_dir(&folder)?;
     let path: PathBuf = folder.join(format!("{name}.lock"));
@@ -76,13 +82,19 @@ pub(crate) fn lock(cache: &Path, name: &str, progress: &ProgressFn<'_>) -> Resul
         .write(true)
         .open(&path)
         .map_err(|e| AssetError::io("open", &path, e))?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            progress(Progress::Message(format!("waiting for another process that fetches {name}")));
-            file.lock().map_err(|e| AssetError::io("lock", &path, e))?;
+    let mut told = false;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(Lock { _file: file }),
+            Err(TryLockError::WouldBlock) => {
+                if !told {
+                    progress(Progress::Message(format!("waiting for another process that fetches {name}")));
+                    told = true;
+                }
+                stop.check()?;
+                std::thread::sleep(TICK);
+            }
+            Err(TryLockError::Error(e)) => return Err(AssetError::io("lock", &path, e)),
         }
-        Err(TryLockError::Error(e)) => return Err(AssetError::io("lock", &path, e)),
     }
-    Ok(Lock { _file: file })
 }

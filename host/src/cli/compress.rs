@@ -18,6 +18,7 @@ The checkpoint is in the Hugging Face layout: other tools load it as it is. A co
 
 Examples:
   llmcb-host compress --method gptq:bits=4 --out smollm2-gptq
+  llmcb-host compress --method gptq:bits=4,symmetric=true --format compressed-tensors --out smollm2-w4a16
   llmcb-host compress --model ./llama --method wanda --calibration wikitext2 --out llama-wanda
 
 Exit codes: 0 the checkpoint is in --out, 1 it could not be made, 2 something named is wrong, 130 stopped";
@@ -29,7 +30,7 @@ const RECORD: &str = "llmcb-result.json";
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct CompressCommand {
-    /// Model: an asset's id, a folder in the Hugging Face layout, a GGUF file, or ORG/NAME on the hub
+    /// Model: an asset's id, a folder in the Hugging Face layout, a GGUF file, or ORG/NAME[@REVISION] on the hub
     /// [default: smollm2-135m-instruct]
     #[arg(long, value_name = "MODEL")]
     model: Option<String>,
@@ -42,6 +43,10 @@ pub struct CompressCommand {
     /// Backend that opens the model, with its options [default: candle]
     #[arg(long, value_name = "SPEC")]
     engine: Option<String>,
+    /// Format of the checkpoints: dense, gptq, awq, compressed-tensors, compressed-tensors:pack-quantized,
+    /// compressed-tensors:int-quantized, gguf:f16, gguf:q8_0, gguf:q4_1, gguf:q4_0 [default: what the method is known for, where it can hold the result]
+    #[arg(long, value_name = "FORMAT")]
+    format: Option<String>,
     #[command(flatten)]
     calibration: CalibrationFlags,
     #[command(flatten)]
@@ -81,9 +86,11 @@ pub fn run(global: &GlobalFlags, command: CompressCommand) -> Result<ExitCode, F
         methods: request::methods(&catalog, &[command.method])?,
         backends: request::backends(&catalog, &backends)?,
         dense: false,
+        format: command.format,
         calibration: request::calibration(&command.calibration)?,
         ..request::base(&command.workers, work.clone())?
     };
+    request::check_formats(&catalog, &suite)?;
     let result = run_shown(&suite, global.quiet)?;
     let stage = made(&result, &work)?;
     let Some(checkpoint) = &stage.checkpoint else {
@@ -112,6 +119,9 @@ pub fn run(global: &GlobalFlags, command: CompressCommand) -> Result<ExitCode, F
             seconds(stage.wall_seconds),
             bytes(stage.peak_memory_bytes)
         ))?;
+        for note in &info.notes {
+            output::data(&format!("note: {note}\n"))?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -4,14 +4,16 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use super::failure::Failure;
+use super::flags::MeasureFlags;
 use super::output;
 use super::progress::ProgressView;
 use crate::assets::{Store, StoreOptions};
 use crate::report::numbers::seconds;
 use crate::report::{Facts, csv, table};
 use crate::suite::plan::Plan;
-use crate::suite::result::{RunResult, StageResult, StageSummary, Status};
+use crate::suite::result::{RunResult, StageSummary, Status};
 use crate::suite::spec::Suite;
+use crate::suite::store::Store as ResultStore;
 use crate::suite::{Event, SuiteError, facts, plan, run};
 use crate::worker::protocol::Level;
 use crate::worker::{Interrupt, WorkerOptions};
@@ -32,6 +34,13 @@ pub struct Show {
     pub dry_run: bool,
     /// No progress.
     pub quiet: bool,
+}
+
+impl Show {
+    /// What the flags ask for.
+    pub fn of(flags: &MeasureFlags, quiet: bool) -> Self {
+        Show { json: flags.json, dry_run: flags.dry_run, quiet }
+    }
 }
 
 /// Runs a suite and prints what came out.
@@ -162,7 +171,8 @@ fn dry_run(suite: &Suite, show: Show) -> Result<ExitCode, Failure> {
     let options = StoreOptions::from_env(suite.data_dir.iter().cloned().collect()).map_err(Failure::usage)?;
     let view = std::cell::RefCell::new(ProgressView::new(show.quiet));
     let workers = WorkerOptions { threads: suite.thread_budget(), ..WorkerOptions::default() };
-    let facts = facts::gather(suite, &Store::new(options), &workers, &interrupt, &|progress| {
+    let store = Store::new(options).stopped_by(interrupt.for_fetches());
+    let facts = facts::gather(suite, &store, &workers, &interrupt, &|progress| {
         if let Ok(mut view) = view.try_borrow_mut() {
             match progress {
                 crate::assets::Progress::Message(message) => view.begin(&message),
@@ -192,9 +202,7 @@ fn dry_run(suite: &Suite, show: Show) -> Result<ExitCode, Failure> {
 }
 
 fn is_done(suite: &Suite, stage: &plan::PlannedStage) -> bool {
-    let file = suite.out.join("stages").join(&stage.directory).join("result.json");
-    let read = || -> Option<StageResult> { serde_json::from_slice(&std::fs::read(file).ok()?).ok() };
-    !stage.key.is_empty() && read().is_some_and(|r| r.key == stage.key && r.status == Status::Done)
+    !stage.key.is_empty() && ResultStore::find_in(&suite.out, &stage.directory, &stage.key).is_some()
 }
 
 fn plan_text(suite: &Suite, plan: &Plan) -> String {

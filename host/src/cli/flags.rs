@@ -9,6 +9,7 @@ use super::quantities;
 
 const GLOBAL: &str = "Global options";
 const WORKERS: &str = "Limits";
+const CALIBRATION: &str = "Calibration";
 
 /// Flags of every command.
 #[derive(Clone, Debug, Args)]
@@ -52,17 +53,45 @@ pub struct TaskFlags {
     pub shots: usize,
 }
 
+/// What `run` and `eval` share: which models are measured, how, and where the results go.
+#[derive(Clone, Debug, Args)]
+pub struct MeasureFlags {
+    /// Model: an asset's id, a folder in the Hugging Face layout, a GGUF file, or ORG/NAME[@REVISION] on the hub;
+    /// repeatable [default: smollm2-135m-instruct]
+    #[arg(long, value_name = "MODEL")]
+    pub model: Vec<String>,
+    /// Backend that runs the models, with its options; repeatable [default: candle]
+    #[arg(long, value_name = "SPEC")]
+    pub backend: Vec<String>,
+    #[command(flatten)]
+    pub tasks: TaskFlags,
+    #[command(flatten)]
+    pub workers: WorkerFlags,
+    /// Measure speed, too: prefill and decoding rates
+    #[arg(long)]
+    pub profile: bool,
+    /// Folder for results; what an earlier run left there is used
+    #[arg(long, value_name = "DIR", default_value = "results")]
+    pub out: PathBuf,
+    /// Print what would be done, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Print run.json instead of the table
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// What methods learn the statistics of activations from.
 #[derive(Clone, Debug, Args)]
 pub struct CalibrationFlags {
     /// Calibration text: boolq_passages, wikitext2, wikitext2:validation, or a text file
-    #[arg(long, value_name = "TEXT", default_value = crate::tasks::DEFAULT_CALIBRATION)]
+    #[arg(long, value_name = "TEXT", default_value = crate::tasks::DEFAULT_CALIBRATION, help_heading = CALIBRATION)]
     pub calibration: String,
     /// Windows of calibration text
-    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..), help_heading = CALIBRATION)]
     pub calibration_windows: u32,
     /// Tokens in each window
-    #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..), help_heading = CALIBRATION)]
     pub calibration_length: u32,
 }
 
@@ -70,7 +99,7 @@ pub struct CalibrationFlags {
 #[derive(Clone, Debug, Args)]
 pub struct WorkerFlags {
     /// Seed of all randomness
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = crate::tasks::DEFAULT_SEED)]
     pub seed: u64,
     /// Folder with data sets in their published layout, searched before anything is fetched
     #[arg(long, value_name = "DIR")]

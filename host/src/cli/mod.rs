@@ -119,7 +119,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Some(Command::Eval(command)) => eval::run(&global, command),
         Some(Command::Plugins(command)) => plugins::run(&global, command),
         Some(Command::Score(command)) => score::run(&command),
-        Some(Command::Assets(command)) => assets::run(&command),
+        Some(Command::Assets(command)) => assets::run(&command, global.quiet),
         Some(Command::Completions(command)) => completions::run(&command),
         Some(Command::Man(command)) => man::run(&command),
         Some(Command::Worker) => Ok(crate::worker::main()),
@@ -160,6 +160,17 @@ mod tests {
             pages.push(format!("===== {}\n{}", path.join(" "), text.join("\n")));
         }
         insta::assert_snapshot!(pages.join("\n"));
+    }
+
+    #[test]
+    fn flags_default_to_what_a_plugins_default_benchmark_takes() {
+        let cli = Cli::try_parse_from(["llmcb-host", "eval"]).expect("a command");
+        let Some(Command::Eval(eval)) = cli.command else { panic!("another command") };
+        let suite = crate::suite::spec::Suite::default();
+        let workers = &eval.measure.workers;
+        assert_eq!((workers.seed, eval.measure.tasks.shots), (suite.seed, suite.shots));
+        assert_eq!((workers.threads, workers.memory_limit), (suite.threads, suite.memory_limit_bytes));
+        assert_eq!(workers.hang_limit.as_secs(), suite.hang_limit_seconds);
     }
 
     #[test]

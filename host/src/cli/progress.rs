@@ -23,9 +23,40 @@ pub fn aside<T>(write: impl FnOnce() -> T) -> T {
     }
 }
 
+/// What a bar counts.
+#[derive(Clone, Copy, PartialEq)]
+enum Count {
+    /// Nothing: how much there is to do is not known.
+    Nothing,
+    Steps,
+    Bytes,
+}
+
+impl Count {
+    /// What is of any length comes last, where it is cut at the terminal's edge: a line that wraps would be left behind.
+    fn style(self) -> ProgressStyle {
+        let template = match self {
+            Count::Nothing => "{spinner} {elapsed:>4}  {wide_msg}",
+            Count::Steps => "{spinner} {elapsed:>4}  {bar:16} {pos}/{len}  {wide_msg}",
+            Count::Bytes => {
+                "{spinner} {elapsed:>4}  {bar:16} {binary_bytes}/{binary_total_bytes}  {wide_msg}"
+            }
+        };
+        ProgressStyle::with_template(template)
+            .unwrap_or_else(|_| ProgressStyle::default_bar())
+            .progress_chars("█▌░")
+    }
+}
+
+/// The bar's line of text: the piece of work, then what of it is done just now.
+fn line_of(title: &str, what: &str) -> String {
+    if what.is_empty() { title.to_owned() } else { format!("{title} · {what}") }
+}
+
 /// Shows progress of one piece of work after another.
 pub struct ProgressView {
     bar: Option<ProgressBar>,
+    counts: Count,
     quiet: bool,
     title: String,
     last_line: Option<Instant>,
@@ -36,16 +67,26 @@ impl ProgressView {
     /// A view on standard error; nothing when `quiet`.
     pub fn new(quiet: bool) -> Self {
         let terminal = std::io::stderr().is_terminal();
-        let bar = (terminal && !quiet).then(|| {
-            let bar = ProgressBar::new(0);
-            let style = ProgressStyle::with_template("{spinner} {prefix}  {wide_bar} {pos}/{len} {msg}")
-                .unwrap_or_else(|_| ProgressStyle::default_bar());
-            bar.set_style(style);
+        let view = Self::on((terminal && !quiet).then(|| ProgressBar::new(0)), quiet);
+        if let Some(bar) = &view.bar {
             bar.enable_steady_tick(Duration::from_millis(250));
-            bar
-        });
-        *BAR.lock().unwrap_or_else(PoisonError::into_inner) = bar.clone();
-        ProgressView { bar, quiet, title: String::new(), last_line: None, last_text: String::new() }
+        }
+        *BAR.lock().unwrap_or_else(PoisonError::into_inner) = view.bar.clone();
+        view
+    }
+
+    fn on(bar: Option<ProgressBar>, quiet: bool) -> Self {
+        if let Some(bar) = &bar {
+            bar.set_style(Count::Nothing.style());
+        }
+        ProgressView {
+            bar,
+            counts: Count::Nothing,
+            quiet,
+            title: String::new(),
+            last_line: None,
+            last_text: String::new(),
+        }
     }
 
     /// A piece of work begins.
@@ -53,22 +94,34 @@ impl ProgressView {
         self.title = title.to_owned();
         self.last_text.clear();
         if let Some(bar) = &self.bar {
-            bar.set_prefix(title.to_owned());
-            bar.set_message("");
-            bar.set_length(0);
-            bar.set_position(0);
+            bar.reset_elapsed();
         }
+        self.show(Count::Nothing, 0, 0, "");
         self.line(title);
+    }
+
+    fn show(&mut self, counts: Count, done: u64, total: u64, what: &str) {
+        let Some(bar) = &self.bar else { return };
+        if counts != self.counts {
+            self.counts = counts;
+            bar.set_style(counts.style());
+        }
+        bar.set_length(total);
+        bar.set_position(done.min(total));
+        bar.set_message(line_of(&self.title, what));
     }
 
     /// `done` of `total` steps of it are done.
     pub fn step(&mut self, done: u64, total: u64, what: &str) {
-        if let Some(bar) = &self.bar {
-            bar.set_length(total);
-            bar.set_position(done);
-            bar.set_message(what.to_owned());
-            return;
+        if self.bar.is_some() {
+            let counts = if total > 0 { Count::Steps } else { Count::Nothing };
+            return self.show(counts, done, total, what);
         }
+        self.sparse_line(done, total, what);
+    }
+
+    /// Progress in a log.
+    fn sparse_line(&mut self, done: u64, total: u64, what: &str) {
         let due = self.last_line.is_none_or(|last| last.elapsed() >= LINE_EVERY);
         let count = if total > 0 { format!(" {done}/{total}") } else { String::new() };
         let text = format!("{}:{count} {what}", self.title);
@@ -100,7 +153,11 @@ impl ProgressView {
             crate::assets::Progress::Message(text) => self.note(&text),
             crate::assets::Progress::Bytes { what, done, total } => {
                 let mib = |n: u64| n / (1 << 20);
-                self.step(mib(done), total.map_or(0, mib), &format!("{what} (MiB)"));
+                match (self.bar.is_some(), total) {
+                    (true, Some(total)) => self.show(Count::Bytes, done, total, &what),
+                    (true, None) => self.show(Count::Nothing, 0, 0, &what),
+                    (false, _) => self.sparse_line(mib(done), total.map_or(0, mib), &format!("{what} (MiB)")),
+                }
             }
         }
     }
@@ -111,6 +168,71 @@ impl Drop for ProgressView {
         *BAR.lock().unwrap_or_else(PoisonError::into_inner) = None;
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use indicatif::{ProgressDrawTarget, TermLike};
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    /// A terminal that keeps the last line written to it.
+    #[derive(Clone, Debug)]
+    struct Screen(u16, Arc<Mutex<String>>);
+
+    impl TermLike for Screen {
+        fn width(&self) -> u16 {
+            self.0
+        }
+        fn move_cursor_up(&self, _: usize) -> std::io::Result<()> {
+            Ok(())
+        }
+        fn move_cursor_down(&self, _: usize) -> std::io::Result<()> {
+            Ok(())
+        }
+        fn move_cursor_right(&self, _: usize) -> std::io::Result<()> {
+            Ok(())
+        }
+        fn move_cursor_left(&self, _: usize) -> std::io::Result<()> {
+            Ok(())
+        }
+        fn write_line(&self, text: &str) -> std::io::Result<()> {
+            self.write_str(text)
+        }
+        fn write_str(&self, text: &str) -> std::io::Result<()> {
+            if !text.trim().is_empty() {
+                *self.1.lock().unwrap() = text.to_owned();
+            }
+            Ok(())
+        }
+        fn clear_line(&self) -> std::io::Result<()> {
+            Ok(())
+        }
+        fn flush(&self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn the_bar_never_wraps_whatever_it_says() {
+        let title = "[8/11] gptq 4-bit g128 act_order true_sequential damping=0.01 / compress";
+        for width in [60, 80, 120] {
+            for counts in [Count::Nothing, Count::Steps, Count::Bytes] {
+                let screen = Screen(width, Arc::default());
+                let target = ProgressDrawTarget::term_like(Box::new(screen.clone()));
+                let mut view = ProgressView::on(Some(ProgressBar::with_draw_target(Some(0), target)), false);
+                view.title = title.to_owned();
+                view.show(counts, 7 << 20, 30 << 20, "block 7: mlp.gate_proj 46/210");
+                if let Some(bar) = &view.bar {
+                    bar.force_draw();
+                }
+                let shown = screen.1.lock().unwrap().clone();
+                assert!(shown.contains("[8/"), "{width}: {shown}");
+                assert!(shown.trim_end().chars().count() <= usize::from(width), "{width}: {shown}");
+            }
         }
     }
 }

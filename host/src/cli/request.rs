@@ -6,10 +6,11 @@ use llmcb_plugin_api::sdk::PluginKind;
 use serde_json::Value;
 
 use super::failure::Failure;
-use super::flags::{CalibrationFlags, TaskFlags, WorkerFlags};
+use super::flags::{CalibrationFlags, MeasureFlags, TaskFlags, WorkerFlags};
 use crate::assets::registry::DEFAULT_MODEL;
 use crate::plugins::{Catalog, Plugin, PluginSpec};
 use crate::stage::parse_task;
+use crate::suite::format;
 use crate::suite::spec::{Calibration, PluginUse, Suite};
 use crate::tasks;
 
@@ -48,6 +49,26 @@ pub fn backends(catalog: &Catalog, specs: &[String]) -> Result<Vec<PluginUse>, F
 /// As [`methods`], and where it has no engine.
 pub fn engine(catalog: &Catalog, spec: Option<&str>) -> Result<Option<PluginUse>, Failure> {
     spec.map(|text| plugin_use(catalog, text, PluginKind::Backend, &["engine"])).transpose()
+}
+
+/// Checks that every method's result can be stored in the format that was asked for, as far as that is known before any work.
+///
+/// # Errors
+/// The first that cannot.
+pub fn check_formats(catalog: &Catalog, suite: &Suite) -> Result<(), Failure> {
+    let get = |id: &str, kind| catalog.get(id, Some(kind)).map(|plugin| &plugin.descriptor);
+    let engine = suite.engine.iter().chain(&suite.backends).find_map(|one| {
+        let descriptor = get(&one.plugin, PluginKind::Backend).ok()?;
+        descriptor.options_of("engine").is_some().then_some((one, descriptor))
+    });
+    // Without an engine nothing is compressed, which is said elsewhere.
+    let Some((engine_use, engine)) = engine else { return Ok(()) };
+    for one in &suite.methods {
+        let method = get(&one.plugin, PluginKind::Method).map_err(Failure::usage)?;
+        format::choose(suite.format.as_deref(), engine, &engine_use.options, method, &one.options)
+            .map_err(Failure::usage)?;
+    }
+    Ok(())
 }
 
 fn plugin_use(catalog: &Catalog, text: &str, kind: PluginKind, roles: &[&str]) -> Result<PluginUse, Failure> {
@@ -143,6 +164,22 @@ pub fn calibration(flags: &CalibrationFlags) -> Result<Calibration, Failure> {
         text,
         windows: flags.calibration_windows as usize,
         length: flags.calibration_length as usize,
+    })
+}
+
+/// A suite of the dense models: what `run` and `eval` share.
+///
+/// # Errors
+/// As [`backends`], [`tasks`] and [`base`].
+pub fn measured(catalog: &Catalog, flags: &MeasureFlags) -> Result<Suite, Failure> {
+    Ok(Suite {
+        models: models(&flags.model),
+        backends: backends(catalog, &flags.backend)?,
+        tasks: tasks(&flags.tasks, flags.workers.seed)?,
+        limit: flags.tasks.limit.map(|n| usize::try_from(n).unwrap_or(usize::MAX)),
+        shots: flags.tasks.shots,
+        profile: flags.profile,
+        ..base(&flags.workers, flags.out.clone())?
     })
 }
 

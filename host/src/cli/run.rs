@@ -1,13 +1,12 @@
 //! `run`, and the default benchmark of a plugin.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
 
 use super::execute::{Show, execute};
 use super::failure::Failure;
-use super::flags::{CalibrationFlags, GlobalFlags, TaskFlags, WorkerFlags};
+use super::flags::{CalibrationFlags, GlobalFlags, MeasureFlags};
 use super::{plugins, request};
 use crate::suite::spec::{PluginUse, Suite};
 use crate::tasks::DEFAULT_CALIBRATION;
@@ -41,59 +40,38 @@ const QUICK_TASKS: [(&str, &str); 2] =
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct RunCommand {
-    /// Model: an asset's id, a folder in the Hugging Face layout, a GGUF file, or ORG/NAME on the hub; repeatable
-    /// [default: smollm2-135m-instruct]
-    #[arg(long, value_name = "MODEL")]
-    model: Vec<String>,
-    /// Method with its options, for example gptq:bits=4,group_size=128; repeatable
-    #[arg(long, value_name = "SPEC")]
-    method: Vec<String>,
-    /// Backend that runs the models, with its options; repeatable [default: candle]
-    #[arg(long, value_name = "SPEC")]
-    backend: Vec<String>,
-    /// Backend that opens models for methods [default: the first --backend that can]
-    #[arg(long, value_name = "SPEC")]
-    engine: Option<String>,
     #[command(flatten)]
-    tasks: TaskFlags,
+    measure: MeasureFlags,
+    /// Method with its options, for example gptq:bits=4,group_size=128; repeatable
+    #[arg(long, value_name = "SPEC", display_order = 0)]
+    method: Vec<String>,
+    /// Backend that opens models for methods [default: the first --backend that can]
+    #[arg(long, value_name = "SPEC", display_order = 1)]
+    engine: Option<String>,
+    /// Format of the checkpoints: dense, gptq, awq, compressed-tensors, compressed-tensors:pack-quantized,
+    /// compressed-tensors:int-quantized, gguf:f16, gguf:q8_0, gguf:q4_1, gguf:q4_0 [default: what the method is known for, where it can hold the result]
+    #[arg(long, value_name = "FORMAT", display_order = 1)]
+    format: Option<String>,
+    /// Leave out the dense model
+    #[arg(long, display_order = 2)]
+    no_dense: bool,
     #[command(flatten)]
     calibration: CalibrationFlags,
-    #[command(flatten)]
-    workers: WorkerFlags,
-    /// Leave out the dense model
-    #[arg(long)]
-    no_dense: bool,
-    /// Measure speed, too: prefill and decoding rates
-    #[arg(long)]
-    profile: bool,
-    /// Folder for results; what an earlier run left there is used
-    #[arg(long, value_name = "DIR", default_value = "results")]
-    out: PathBuf,
-    /// Print what would be done, and do nothing
-    #[arg(long)]
-    dry_run: bool,
-    /// Print run.json instead of the table
-    #[arg(long)]
-    json: bool,
 }
 
 /// Runs the command.
 pub fn run(global: &GlobalFlags, command: RunCommand) -> Result<ExitCode, Failure> {
     let catalog = plugins::catalog(global)?;
     let suite = Suite {
-        models: request::models(&command.model),
         methods: request::methods(&catalog, &command.method)?,
-        backends: request::backends(&catalog, &command.backend)?,
         engine: request::engine(&catalog, command.engine.as_deref())?,
-        tasks: request::tasks(&command.tasks, command.workers.seed)?,
-        limit: command.tasks.limit.map(|n| usize::try_from(n).unwrap_or(usize::MAX)),
-        shots: command.tasks.shots,
+        format: command.format,
         dense: !command.no_dense,
         calibration: request::calibration(&command.calibration)?,
-        profile: command.profile,
-        ..request::base(&command.workers, command.out)?
+        ..request::measured(&catalog, &command.measure)?
     };
-    execute(suite, Show { json: command.json, dry_run: command.dry_run, quiet: global.quiet })
+    request::check_formats(&catalog, &suite)?;
+    execute(suite, Show::of(&command.measure, global.quiet))
 }
 
 /// `llmcb-host --plugin FILE`: the plugin on the default model and tasks, with the dense model as the baseline. A backend runs the dense model.

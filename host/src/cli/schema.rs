@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::failure::Failure;
 use super::output;
-use crate::suite::result::{RunResult, StageResult};
+use crate::suite::result::{RunResult, StageResult, json_schema};
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Which {
@@ -23,13 +23,10 @@ pub struct SchemaCommand {
 }
 
 fn schema(which: Which) -> Value {
-    let (schema, title) = match which {
-        Which::Stage => (schemars::schema_for!(StageResult), "llmcb-host: result.json of a stage"),
-        Which::Run => (schemars::schema_for!(RunResult), "llmcb-host: run.json of a run"),
-    };
-    let mut schema = schema.to_value();
-    schema["title"] = title.into();
-    schema
+    match which {
+        Which::Stage => json_schema::<StageResult>("llmcb-host: result.json of a stage"),
+        Which::Run => json_schema::<RunResult>("llmcb-host: run.json of a run"),
+    }
 }
 
 /// Runs the command.

@@ -8,6 +8,7 @@ use super::text_table::TextTable;
 use crate::metrics::MetricValue;
 use crate::suite::plan::{DENSE, model_name};
 use crate::suite::result::{Cell, OverallMetric, RunResult, StageKind, StageSummary, Status};
+use crate::suite::spec::PluginUse;
 use crate::tasks;
 
 /// Combined standard errors within which two numbers are not told apart.
@@ -37,9 +38,9 @@ pub fn render(run: &RunResult, facts: &Facts, width: usize) -> String {
         if models {
             row.push(short_name(&cell.model));
         }
-        row.push(cell.method.clone());
+        row.push(shown(&run.suite.methods, &cell.method));
         if backends {
-            row.push(cell.backend.clone());
+            row.push(shown(&run.suite.backends, &cell.backend));
         }
         row.extend(columns.iter().map(|column| column.text(run, cell, &mut notes)));
         rows.push(row);
@@ -50,6 +51,11 @@ pub fn render(run: &RunResult, facts: &Facts, width: usize) -> String {
         text.push_str(&wrapped(&line, width));
     }
     text
+}
+
+/// A label as people write what it stands for.
+fn shown(uses: &[PluginUse], label: &str) -> String {
+    uses.iter().find(|one| one.label == label).map_or_else(|| label.to_owned(), PluginUse::shown)
 }
 
 /// The last part of a path, or the name itself.
@@ -95,7 +101,7 @@ impl Footnotes {
 enum Column {
     Score { task: String, shown: String, metric: String, higher_is_better: bool },
     Overall { name: String },
-    Speed { metric: String },
+    Speed { metric: String, unit: String },
     Size,
     CompressTime,
     CompressMemory,
@@ -149,8 +155,9 @@ fn columns(run: &RunResult) -> Vec<Column> {
         .flat_map(|c| &c.metrics)
         .filter(|m| m.task == "profile" && m.metric.higher_is_better);
     for speed in speeds {
-        if !columns.iter().any(|c| matches!(c, Column::Speed { metric } if *metric == speed.metric.name)) {
-            columns.push(Column::Speed { metric: speed.metric.name.clone() });
+        let MetricValue { name, unit, .. } = &speed.metric;
+        if !columns.iter().any(|c| matches!(c, Column::Speed { metric, .. } if metric == name)) {
+            columns.push(Column::Speed { metric: name.clone(), unit: unit.clone() });
         }
     }
     let stages = |kind: StageKind| run.cells.iter().flat_map(|c| &c.stages).any(|s| s.kind == kind);
@@ -225,12 +232,9 @@ impl Column {
                 format!("{shown}\n{metric} {}", if *higher_is_better { "↑" } else { "↓" })
             }
             Column::Overall { name } => format!("{name} ↑\ntrack 1"),
-            Column::Speed { metric } => {
-                let (what, unit) = match metric.strip_suffix("_tokens_per_second") {
-                    Some(what) => (what, "tokens/s ↑"),
-                    None => (metric.as_str(), "↑"),
-                };
-                format!("{what}\n{unit}")
+            Column::Speed { metric, unit } => {
+                let what = metric.strip_suffix("_rate").unwrap_or(metric);
+                format!("{what}\n{unit} ↑")
             }
             Column::Size => "weights\non disk ↓".into(),
             Column::CompressTime => "compress\ntime ↓".into(),
@@ -267,7 +271,7 @@ impl Column {
                     None => "-".into(),
                 }
             }
-            Column::Speed { metric: name } => match metric(cell, "profile", name) {
+            Column::Speed { metric: name, .. } => match metric(cell, "profile", name) {
                 Some(value) => score_and_error(value.value, value.stderr),
                 None => absent(cell, stage_of(cell, StageKind::Profile, None), notes),
             },
@@ -347,6 +351,19 @@ fn note_lines(run: &RunResult, facts: &Facts, columns: &[Column], notes: Footnot
         let warning = if coarse { ": the dense row is itself quantised" } else { "" };
         lines.push(format!("{}: {}{parameters}{precision}{warning}", short_name(model), info.architecture));
     }
+    for cell in run.cells.iter().filter(|cell| cell.method != DENSE) {
+        let Some(info) = cell.checkpoint.as_ref().map(|c| &c.info).filter(|i| !i.format.is_empty()) else {
+            continue;
+        };
+        let notes: String = info.notes.iter().map(|note| format!("; {note}")).collect();
+        let several = run.suite.models.len() > 1;
+        let model = if several { format!("{} ", short_name(&cell.model)) } else { String::new() };
+        let line = format!("on disk, {model}{}: {}{notes}", cell.method, info.format);
+        // One checkpoint may be run by several backends.
+        if !lines.contains(&line) {
+            lines.push(line);
+        }
+    }
     let counts: Vec<String> = counts(run, columns);
     let mut how = Vec::new();
     if !counts.is_empty() {
@@ -379,7 +396,7 @@ fn counts(run: &RunResult, columns: &[Column]) -> Vec<String> {
             run.cells.iter().filter_map(|cell| metric(cell, task, name)).map(|m| (m.n, ())).collect();
         let n: Vec<String> = found.keys().map(usize::to_string).collect();
         if !n.is_empty() {
-            counts.push(format!("{} {}", short_name(task), n.join("/")));
+            counts.push(format!("{} ({})", short_name(task), n.join("/")));
         }
     }
     counts

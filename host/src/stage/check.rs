@@ -23,7 +23,7 @@ pub const CHECKS: &[(&str, &str)] = &[
     ("options-unknown", "an option that does not exist is refused"),
     ("options-odd", "values out of range are refused by the schema, and odd ones never make it panic"),
     ("no-model", "a backend given no model, or a broken file, says so"),
-    ("compress", "a tiny model is compressed: every weight a number, every shape kept"),
+    ("compress", "a tiny model is compressed: every weight a number, of the shape that the block has"),
     ("determinism", "the same seed gives the same weights, bit by bit"),
     ("engine-errors", "an engine's error comes back as an error"),
     ("wrong-names", "linears that the engine does not know come back as an error"),
@@ -197,7 +197,7 @@ fn with_engine(
 ) -> Checked {
     method_only(plugin)?;
     let mut engine = EngineHandle::in_process(Synthetic::new(SyntheticOptions { seed: 1, mood: Mood::Well }));
-    engine.calibrate(&[vec![0; 4]]).map_err(fail)?;
+    engine.calibrate(&[vec![0; 4]], &plugin.descriptor().needs.plan).map_err(fail)?;
     check(plugin, &mut engine).map_err(fail)
 }
 
@@ -209,12 +209,13 @@ fn run_method(plugin: &LoadedPlugin, mood: Mood, seed: u64) -> llmcb_plugin_api:
     let options = plugin.normalize_options("method", &json!({}))?;
     let mut method = plugin.new_method(&options, Arc::new(Services::quiet(seed, 2)))?;
     let mut engine = EngineHandle::in_process(Synthetic::new(SyntheticOptions { seed: 1, mood }));
-    engine.calibrate(&[vec![0; 4]])?;
+    engine.calibrate(&[vec![0; 4]], &plugin.descriptor().needs.plan)?;
     let mut bits = Vec::new();
     let mut error = 0.0;
     for index in 0..BLOCKS {
         let info = engine.open_block(index)?;
         method.compress_block(&mut engine, &info)?;
+        let info = engine.block_info()?;
         let mut block = engine.block(info.clone());
         for linear in &info.linears {
             let weight = block.weight(&linear.name)?;

@@ -33,6 +33,14 @@ fn io(what: &str, path: &Path) -> impl FnOnce(std::io::Error) -> Error {
     move |error| Error::failed(format!("{place}: {error}"))
 }
 
+/// An engine's error about a file, with the file's name: not every engine says it.
+fn naming(path: &Path, error: Error) -> Error {
+    if error.message().contains(&*path.to_string_lossy()) {
+        return error;
+    }
+    error.at(format!("cannot write {}", path.display()))
+}
+
 /// How many blocks from the first on are saved.
 fn finished_blocks(directory: &Path) -> usize {
     (0..).take_while(|i| block_file(directory, *i).is_file()).count()
@@ -73,8 +81,8 @@ pub(super) fn run(order: &StageOrder, services: &Arc<Services>, usage: &Usage) -
         let tokens = text::first_tokens(&text.text, wanted, |texts| engine.encode(texts, true))?;
         let windows = tasks::windows(&tokens, calibration.length, calibration.windows, tasks::Windows::First)
             .map_err(|e| Error::invalid(e.to_string()))?;
-        engine.calibrate(&windows)?;
-    } else if let Err(error) = engine.calibrate(&[]) {
+        engine.calibrate(&windows, &plugin.descriptor().needs.plan)?;
+    } else if let Err(error) = engine.calibrate(&[], &plugin.descriptor().needs.plan) {
         // An engine may want to hear that there is nothing to calibrate on; one that refuses has no need to.
         services.log(LogLevel::Debug, &format!("engine without calibration: {error}"));
     }
@@ -85,11 +93,12 @@ pub(super) fn run(order: &StageOrder, services: &Arc<Services>, usage: &Usage) -
         let place = format!("block {}/{total}", index + 1);
         let block = engine.open_block(index as u32)?;
         if index < finished {
-            services.stage_progress(index as u64, total, &format!("{place}: restoring"));
+            services.stage_progress(index as u64, total, "blocks, restoring");
             engine.restore_block(&file)?;
         } else {
-            services.stage_progress(index as u64, total, &place);
+            services.stage_progress(index as u64, total, "blocks");
             method.compress_block(&mut engine, &block).map_err(|e| e.at(&place))?;
+            let block = engine.block_info().map_err(|e| e.at(&place))?;
             check_finite(&mut engine, block).map_err(|e| e.at(&place))?;
             save(&mut engine, services, &blocks, index)?;
             usage.keep();
@@ -116,7 +125,7 @@ fn save(engine: &mut EngineHandle, services: &Services, blocks: &Path, index: us
     services.commit_state(index)?;
     let file = block_file(blocks, index);
     let partial = file.with_extension("partial");
-    engine.save_block(&partial)?;
+    engine.save_block(&partial).map_err(|e| naming(&partial, e))?;
     store::sync_file(&partial).map_err(io("write", &partial))?;
     std::fs::rename(&partial, &file).map_err(io("rename to", &file))?;
     store::sync_directory(blocks).map_err(io("write", blocks))?;
@@ -161,7 +170,7 @@ fn save_checkpoint(engine: &mut EngineHandle, directory: &Path) -> Result<Checkp
         std::fs::remove_dir_all(&checkpoint).map_err(io("remove", &checkpoint))?;
     }
     std::fs::create_dir(&checkpoint).map_err(io("create", &checkpoint))?;
-    let info = engine.save_checkpoint(&checkpoint)?;
+    let info = engine.save_checkpoint(&checkpoint).map_err(|e| naming(&checkpoint, e))?;
     for (name, size) in &info.files {
         let file = checkpoint.join(name);
         let found = std::fs::metadata(&file).map_err(io("find", &file))?.len();

@@ -10,7 +10,7 @@ use llmcb_plugin_api::loader::RunnerHandle;
 use llmcb_plugin_api::sdk::{Error, Result, ScoreRequest};
 use serde::{Deserialize, Serialize};
 
-use super::{data_name, fetch_progress, store};
+use super::{data_name, fetch_progress, of_data, store};
 use crate::metrics::real;
 use crate::suite::store as files;
 use crate::tasks::{
@@ -178,8 +178,10 @@ pub(super) fn run(
     let invalid = |error: TaskError| Error::invalid(error.to_string());
     services.stage_progress(0, 0, "preparing the task");
     let line = parse_task(task, *limit, *shots, order.seed).map_err(invalid)?;
-    let prepared =
-        line.task.prepare(&store(order)?, &line.options, &fetch_progress(services)).map_err(invalid)?;
+    let prepared = line
+        .task
+        .prepare(&store(order, services)?, &line.options, &fetch_progress(services))
+        .map_err(|e| of_data(services, &e))?;
     let mut outcome = StageOutcome::default();
     for data in &prepared.data {
         outcome.data.insert(data_name(data), data.sha256.clone());

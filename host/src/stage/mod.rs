@@ -139,10 +139,18 @@ pub(crate) fn load(path: &Path) -> Result<LoadedPlugin> {
 }
 
 /// The store of data sets, as the order's environment gives it.
-fn store(order: &StageOrder) -> Result<assets::Store> {
+fn store(order: &StageOrder, services: &Services) -> Result<assets::Store> {
     let options = assets::StoreOptions::from_env(order.data.folders.clone())
         .map_err(|e| Error::invalid(e.to_string()))?;
-    Ok(assets::Store::new(options))
+    Ok(assets::Store::new(options).stopped_by(services.for_fetches()))
+}
+
+/// What went wrong with data, unless it is that the user asked to stop.
+fn of_data(services: &Services, error: &dyn std::fmt::Display) -> Error {
+    match services.check_cancelled() {
+        Err(cancelled) => cancelled,
+        Ok(()) => Error::invalid(error.to_string()),
+    }
 }
 
 /// Passes on what a fetch reports.

@@ -3,11 +3,13 @@
 //! A block computes `y = x + W_down (silu(W_gate n) * (W_up n))` with `n = g * x / rms(x)`. Everything an engine offers is computed for real,
 //! gradients included.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use llmcb_plugin_api::sdk::{
-    BlockInfo, CheckpointInfo, Engine, Error, Host, InputStatistics, Linear, ModelInfo, Norm,
-    QuantizedWeight, Result, StatisticsRequest, Tensor,
+    ActivationQuantization, Axis, BlockInfo, BlockInputs, CalibrationPlan, CheckpointInfo, Engine, Error,
+    FedBy, GradientRequest, Gradients, Host, InputStatistics, Linear, LossGradient, ModelInfo, Module, Norm,
+    QuantizedWeight, Result, StatisticsRequest, Structure, StructurePart, Tensor,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -30,6 +32,12 @@ pub(crate) const UP: &str = "mlp.up_proj";
 /// See [`GATE`].
 pub(crate) const DOWN: &str = "mlp.down_proj";
 const NORM: &str = "input_layernorm";
+/// What gate and up read; a site of quantised activations.
+const INPUT: &str = "mlp_in";
+/// What down reads; a site of quantised activations.
+const MIDDLE: &str = "mlp_out";
+const MODULE: &str = "mlp";
+const CHANNELS: &str = "mlp.channels";
 
 /// How the engine misbehaves, to see what a method makes of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -108,6 +116,11 @@ impl Matrix {
         Matrix::new(self.rows, other.rows, values)
     }
 
+    fn rows(&self, from: usize, count: usize) -> Matrix {
+        let values = self.values[from * self.columns..(from + count) * self.columns].to_vec();
+        Matrix::new(count, self.columns, values)
+    }
+
     fn transposed(&self) -> Matrix {
         let mut values = Vec::with_capacity(self.values.len());
         for column in 0..self.columns {
@@ -119,6 +132,11 @@ impl Matrix {
     fn zip(&self, other: &Matrix, f: impl Fn(f32, f32) -> f32) -> Matrix {
         let values = self.values.iter().zip(&other.values).map(|(a, b)| f(*a, *b)).collect();
         Matrix::new(self.rows, self.columns, values)
+    }
+
+    fn mean_square(&self) -> f64 {
+        let sum: f64 = self.values.iter().map(|d| f64::from(*d) * f64::from(*d)).sum();
+        sum / self.values.len() as f64
     }
 
     fn tensor(self) -> Result<Tensor> {
@@ -193,41 +211,111 @@ fn unknown(name: &str) -> Error {
     Error::invalid(format!("the block has no parameter `{name}`; it has {GATE}, {UP}, {DOWN} and {NORM}"))
 }
 
+/// How the activations of sites are rounded.
+type Rounding = BTreeMap<String, ActivationQuantization>;
+
 /// What a forward pass leaves: what its linears read, and what comes out.
 struct Pass {
+    /// `1 / rms(x)` of each token.
+    scales: Vec<f32>,
     normed: Matrix,
     gate: Matrix,
     up: Matrix,
     inner: Matrix,
+    /// What the feed-forward part adds to its input.
+    added: Matrix,
     output: Matrix,
 }
 
-fn pass(weights: &Weights, inputs: &Matrix) -> Pass {
+fn round(mut matrix: Matrix, site: &str, rounding: &Rounding) -> Matrix {
+    if let Some(quantization) = rounding.get(site) {
+        matrix.values.chunks_mut(matrix.columns).for_each(|token| quantization.round(token));
+    }
+    matrix
+}
+
+fn normalise(norm: &[f32], inputs: &Matrix) -> (Vec<f32>, Matrix) {
+    let mut scales = Vec::with_capacity(inputs.rows);
     let mut normed = Vec::with_capacity(inputs.values.len());
     for row in 0..inputs.rows {
         let x = inputs.row(row);
         let scale = (x.iter().map(|v| v * v).sum::<f32>() / x.len() as f32 + EPSILON).sqrt().recip();
-        normed.extend(x.iter().zip(&weights.norm).map(|(v, g)| v * scale * g));
+        normed.extend(x.iter().zip(norm).map(|(v, g)| v * scale * g));
+        scales.push(scale);
     }
-    let normed = Matrix::new(inputs.rows, inputs.columns, normed);
+    (scales, Matrix::new(inputs.rows, inputs.columns, normed))
+}
+
+/// The feed-forward part on its own input: gate, up, their product, what it adds.
+fn feed_forward(weights: &Weights, normed: &Matrix, rounding: &Rounding) -> [Matrix; 4] {
     let gate = normed.times_transposed(&weights.gate);
     let up = normed.times_transposed(&weights.up);
-    let inner = gate.zip(&up, |g, u| silu(g) * u);
-    let output = inner.times_transposed(&weights.down).zip(inputs, |y, x| y + x);
-    Pass { normed, gate, up, inner, output }
+    let inner = round(gate.zip(&up, |g, u| silu(g) * u), MIDDLE, rounding);
+    let added = inner.times_transposed(&weights.down);
+    [gate, up, inner, added]
+}
+
+fn pass(weights: &Weights, inputs: &Matrix, rounding: &Rounding) -> Pass {
+    let (scales, normed) = normalise(&weights.norm, inputs);
+    let normed = round(normed, INPUT, rounding);
+    let [gate, up, inner, added] = feed_forward(weights, &normed, rounding);
+    let output = added.zip(inputs, |y, x| y + x);
+    Pass { scales, normed, gate, up, inner, added, output }
+}
+
+/// Gradients with respect to the parameters and to the block's inputs. Rounding counts as the identity.
+struct Slopes {
+    weights: Weights,
+    inputs: Matrix,
+}
+
+fn backward(weights: &Weights, pass: &Pass, inputs: &Matrix, d_output: &Matrix) -> Slopes {
+    let by_weight = |d_out: &Matrix, read: &Matrix| d_out.transposed().times_transposed(&read.transposed());
+    let d_inner = d_output.times_transposed(&weights.down.transposed());
+    let d_up = d_inner.zip(&pass.gate, |d, g| d * silu(g));
+    let d_gate = d_inner.zip(&pass.up, |d, u| d * u).zip(&pass.gate, |d, g| d * silu_slope(g));
+    let d_normed = d_gate
+        .times_transposed(&weights.gate.transposed())
+        .zip(&d_up.times_transposed(&weights.up.transposed()), |a, b| a + b);
+    let mut norm = vec![0.0; weights.norm.len()];
+    let mut d_inputs = d_output.clone();
+    for row in 0..inputs.rows {
+        let (x, d, scale) = (inputs.row(row), d_normed.row(row), pass.scales[row]);
+        let along: f32 = x.iter().zip(d).zip(&weights.norm).map(|((x, d), g)| x * d * g).sum();
+        let shrink = along * scale * scale / x.len() as f32;
+        let d_x = &mut d_inputs.values[row * x.len()..(row + 1) * x.len()];
+        for i in 0..x.len() {
+            norm[i] += d[i] * x[i] * scale;
+            d_x[i] += scale * (d[i] * weights.norm[i] - x[i] * shrink);
+        }
+    }
+    let weights = Weights {
+        norm,
+        gate: by_weight(&d_gate, &pass.normed),
+        up: by_weight(&d_up, &pass.normed),
+        down: by_weight(d_output, &pass.inner),
+    };
+    Slopes { weights, inputs: d_inputs }
 }
 
 struct Open {
     index: u32,
     weights: Weights,
-    reference: Matrix,
+    rounding: Rounding,
+    /// What the block's outputs are compared with.
+    targets: Matrix,
 }
 
 /// The synthetic model.
 pub(crate) struct Synthetic {
     mood: Mood,
+    plan: CalibrationPlan,
+    /// The dense blocks.
     blocks: Vec<Weights>,
+    /// What the open block reads.
     inputs: Matrix,
+    /// What it reads in the dense model.
+    dense_inputs: Matrix,
     open: Option<Open>,
 }
 
@@ -239,7 +327,15 @@ impl Synthetic {
         let loud: Vec<f32> = (0..HIDDEN).map(|i| if i % 17 == 3 { 8.0 } else { 1.0 }).collect();
         let values = random.normals(TOKENS * HIDDEN, 1.0);
         let values = values.iter().enumerate().map(|(i, v)| v * loud[i % HIDDEN]).collect();
-        Synthetic { mood: options.mood, blocks, inputs: Matrix::new(TOKENS, HIDDEN, values), open: None }
+        let inputs = Matrix::new(TOKENS, HIDDEN, values);
+        Synthetic {
+            mood: options.mood,
+            plan: CalibrationPlan::default(),
+            blocks,
+            dense_inputs: inputs.clone(),
+            inputs,
+            open: None,
+        }
     }
 
     fn misbehave(&self, call: &str) -> Result<()> {
@@ -252,6 +348,33 @@ impl Synthetic {
 
     fn open(&self) -> Result<&Open> {
         self.open.as_ref().ok_or_else(|| Error::invalid("no block is open"))
+    }
+
+    fn open_mut(&mut self) -> Result<&mut Open> {
+        self.open.as_mut().ok_or_else(|| Error::invalid("no block is open"))
+    }
+
+    /// Gradients, block by block from the last to the open one, of half the mean square of the last block's outputs for some rows: what
+    /// stands for the loss of a model without a vocabulary.
+    fn loss_slopes(&self, first: usize, count: usize) -> Result<Weights> {
+        let open = self.open()?;
+        let mut inputs = self.dense_inputs.rows(first, count);
+        let mut passes = Vec::new();
+        for weights in &self.blocks[open.index as usize..] {
+            let pass = pass(weights, &inputs, &Rounding::new());
+            let output = pass.output.clone();
+            passes.push((weights, pass, inputs));
+            inputs = output;
+        }
+        let values = inputs.values.len() as f32;
+        let mut slope = inputs.zip(&inputs, |y, _| y / values);
+        let mut last = None;
+        for (weights, pass, inputs) in passes.iter().rev() {
+            let slopes = backward(weights, pass, inputs, &slope);
+            slope = slopes.inputs;
+            last = Some(slopes.weights);
+        }
+        last.ok_or_else(|| Error::invalid("no block is open"))
     }
 
     fn with_trial(&self, trial: &[(String, Tensor)]) -> Result<Weights> {
@@ -326,7 +449,8 @@ impl Engine for Synthetic {
         Ok(texts.iter().map(|text| text.bytes().map(u32::from).collect()).collect())
     }
 
-    fn calibrate(&mut self, _: &[Vec<u32>]) -> Result<()> {
+    fn calibrate(&mut self, _: &[Vec<u32>], plan: &CalibrationPlan) -> Result<()> {
+        self.plan = *plan;
         Ok(())
     }
 
@@ -336,27 +460,53 @@ impl Engine for Synthetic {
             .get(index as usize)
             .cloned()
             .ok_or_else(|| Error::invalid(format!("the model has no block {index}")))?;
-        let reference = pass(&weights, &self.inputs).output;
-        self.open = Some(Open { index, weights, reference });
-        let linear = |name: &str, rows: usize, columns: usize, group: &str| Linear {
+        let read = if self.plan.dense_targets { &self.dense_inputs } else { &self.inputs };
+        let targets = pass(&weights, read, &Rounding::new()).output;
+        self.open = Some(Open { index, weights, rounding: Rounding::new(), targets });
+        self.block_info()
+    }
+
+    fn block_info(&self) -> Result<BlockInfo> {
+        let open = self.open()?;
+        let weights = &open.weights;
+        let linear = |name: &str, matrix: &Matrix, group: &str, fed_by: Option<FedBy>| Linear {
             name: name.into(),
-            out_features: rows as u32,
-            in_features: columns as u32,
+            out_features: matrix.rows as u32,
+            in_features: matrix.columns as u32,
             input_group: group.into(),
             bias: false,
+            fed_by,
         };
+        let inner = weights.up.rows as u32;
+        let part = |linear: &str, axis: Axis| StructurePart { linear: linear.into(), axis, width: 1 };
         Ok(BlockInfo {
-            index,
+            index: open.index,
             of: BLOCKS,
             linears: vec![
-                linear(GATE, INNER, HIDDEN, "mlp"),
-                linear(UP, INNER, HIDDEN, "mlp"),
-                linear(DOWN, HIDDEN, INNER, "mlp_inner"),
+                linear(GATE, &weights.gate, INPUT, None),
+                linear(UP, &weights.up, INPUT, None),
+                linear(
+                    DOWN,
+                    &weights.down,
+                    MIDDLE,
+                    Some(FedBy { linear: UP.into(), width: inner, repeats: 1 }),
+                ),
             ],
             norms: vec![Norm { name: NORM.into(), size: HIDDEN as u32, feeds: vec![GATE.into(), UP.into()] }],
             heads: 0,
             key_value_heads: 0,
             head_dim: 0,
+            modules: vec![Module {
+                name: MODULE.into(),
+                input_group: INPUT.into(),
+                linears: vec![GATE.into(), UP.into(), DOWN.into()],
+            }],
+            structures: vec![Structure {
+                name: CHANNELS.into(),
+                units: inner,
+                parts: vec![part(GATE, Axis::Outputs), part(UP, Axis::Outputs), part(DOWN, Axis::Inputs)],
+            }],
+            activation_sites: vec![INPUT.into(), MIDDLE.into()],
         })
     }
 
@@ -372,13 +522,13 @@ impl Engine for Synthetic {
     fn set_weight(&mut self, name: &str, weight: Tensor) -> Result<()> {
         self.misbehave("set_weight")?;
         let values = weight.to_f32()?;
-        let open = self.open.as_mut().ok_or_else(|| Error::invalid("no block is open"))?;
+        let open = self.open_mut()?;
         open.weights.set(name, values)
     }
 
     fn set_quantized(&mut self, name: &str, weight: QuantizedWeight) -> Result<()> {
         self.misbehave("set_quantized")?;
-        let open = self.open.as_mut().ok_or_else(|| Error::invalid("no block is open"))?;
+        let open = self.open_mut()?;
         let matrix = open.weights.linear(name).ok_or_else(|| unknown(name))?;
         if (weight.rows, weight.columns) != (matrix.rows, matrix.columns) {
             return Err(Error::invalid(format!(
@@ -392,7 +542,8 @@ impl Engine for Synthetic {
 
     fn input_statistics(&mut self, request: &StatisticsRequest) -> Result<Vec<InputStatistics>> {
         self.misbehave("input_statistics")?;
-        let pass = pass(&self.open()?.weights, &self.inputs);
+        let open = self.open()?;
+        let pass = pass(&open.weights, &self.inputs, &open.rounding);
         request
             .linears
             .iter()
@@ -409,43 +560,137 @@ impl Engine for Synthetic {
 
     fn forward(&mut self, trial: &[(String, Tensor)]) -> Result<Tensor> {
         self.misbehave("forward")?;
-        pass(&self.with_trial(trial)?, &self.inputs).output.tensor()
+        pass(&self.with_trial(trial)?, &self.inputs, &self.open()?.rounding).output.tensor()
     }
 
     fn output_error(&mut self, trial: &[(String, Tensor)]) -> Result<f64> {
         self.misbehave("output_error")?;
-        let output = pass(&self.with_trial(trial)?, &self.inputs).output;
-        let difference = output.zip(&self.open()?.reference, |a, b| a - b);
-        let sum: f64 = difference.values.iter().map(|d| f64::from(*d) * f64::from(*d)).sum();
-        Ok(sum / difference.values.len() as f64)
+        let open = self.open()?;
+        let output = pass(&self.with_trial(trial)?, &self.inputs, &open.rounding).output;
+        Ok(output.zip(&open.targets, |a, b| a - b).mean_square())
     }
 
-    fn gradients(&mut self, linears: &[String], trial: &[(String, Tensor)]) -> Result<Vec<(String, Tensor)>> {
+    fn gradients(&mut self, request: &GradientRequest) -> Result<Gradients> {
         self.misbehave("gradients")?;
-        let weights = self.with_trial(trial)?;
-        let pass = pass(&weights, &self.inputs);
-        let count = pass.output.values.len() as f32;
-        let d_output = pass.output.zip(&self.open()?.reference, |a, b| 2.0 * (a - b) / count);
-        let d_inner = d_output.times_transposed(&weights.down.transposed());
-        let by_name = |name: &str| -> Result<Matrix> {
-            let (d_out, read) = match name {
-                DOWN => (d_output.clone(), &pass.inner),
-                UP => (d_inner.zip(&pass.gate, |d, g| d * silu(g)), &pass.normed),
-                GATE => {
-                    let d = d_inner.zip(&pass.up, |d, u| d * u);
-                    (d.zip(&pass.gate, |d, g| d * silu_slope(g)), &pass.normed)
-                }
-                _ => return Err(unknown(name)),
+        let open = self.open()?;
+        let weights = self.with_trial(&request.trial)?;
+        let all: Vec<u32> = (0..WINDOWS as u32).collect();
+        let windows = if request.windows.is_empty() { &all } else { &request.windows };
+        let mut inputs = Matrix::new(0, HIDDEN, Vec::new());
+        let mut targets = inputs.clone();
+        for &window in windows {
+            if window as usize >= WINDOWS {
+                return Err(Error::invalid(format!("there is no calibration window {window}")));
+            }
+            for (rows, from) in [(&mut inputs, &self.inputs), (&mut targets, &open.targets)] {
+                rows.values.extend(from.rows(window as usize * WINDOW, WINDOW).values);
+                rows.rows += WINDOW;
+            }
+        }
+        let pass = pass(&weights, &inputs, &open.rounding);
+        let difference = pass.output.zip(&targets, |a, b| a - b);
+        let count = difference.values.len() as f32;
+        let slopes =
+            backward(&weights, &pass, &inputs, &difference.zip(&difference, |d, _| 2.0 * d / count)).weights;
+        let gradient = |name: &String| -> Result<(String, Tensor)> {
+            let tensor = if name == NORM {
+                Tensor::from_vec(slopes.norm.clone(), &[HIDDEN])?
+            } else {
+                slopes.linear(name).ok_or_else(|| unknown(name))?.clone().tensor()?
             };
-            Ok(d_out.transposed().times_transposed(&read.transposed()))
+            Ok((name.clone(), tensor))
         };
-        linears.iter().map(|name| Ok((name.clone(), by_name(name)?.tensor()?))).collect()
+        let gradients = request.parameters.iter().map(gradient).collect::<Result<_>>()?;
+        Ok(Gradients { error: difference.mean_square(), gradients })
+    }
+
+    fn module_error(&mut self, module: &str, trial: &[(String, Tensor)]) -> Result<f64> {
+        self.misbehave("module_error")?;
+        if module != MODULE {
+            return Err(Error::invalid(format!("a block has no module `{module}`; it has {MODULE}")));
+        }
+        let open = self.open()?;
+        let present = pass(&open.weights, &self.inputs, &open.rounding);
+        let [.., added] = feed_forward(&self.with_trial(trial)?, &present.normed, &open.rounding);
+        Ok(added.zip(&present.added, |a, b| a - b).mean_square())
+    }
+
+    fn quantize_activations(
+        &mut self,
+        site: &str,
+        quantization: Option<ActivationQuantization>,
+    ) -> Result<()> {
+        self.misbehave("quantize_activations")?;
+        if ![INPUT, MIDDLE].contains(&site) {
+            return Err(Error::invalid(format!(
+                "a block has no activations `{site}`; it has {INPUT}, {MIDDLE}"
+            )));
+        }
+        let rounding = &mut self.open_mut()?.rounding;
+        match quantization {
+            Some(quantization) => rounding.insert(site.into(), quantization),
+            None => rounding.remove(site),
+        };
+        Ok(())
+    }
+
+    fn loss_gradients(&mut self, linears: &[String], mean_square: bool) -> Result<Vec<LossGradient>> {
+        self.misbehave("loss_gradients")?;
+        let whole = self.loss_slopes(0, TOKENS)?;
+        let windows: Vec<Weights> = if mean_square {
+            (0..WINDOWS).map(|w| self.loss_slopes(w * WINDOW, WINDOW)).collect::<Result<_>>()?
+        } else {
+            Vec::new()
+        };
+        linears
+            .iter()
+            .map(|name| {
+                let gradient = whole.linear(name).ok_or_else(|| unknown(name))?.clone();
+                let mut squares =
+                    Matrix::new(gradient.rows, gradient.columns, vec![0.0; gradient.values.len()]);
+                for window in windows.iter().filter_map(|w| w.linear(name)) {
+                    squares = squares.zip(window, |sum, g| sum + g * g / WINDOWS as f32);
+                }
+                Ok(LossGradient {
+                    linear: name.clone(),
+                    gradient: gradient.tensor()?,
+                    mean_square: mean_square.then(|| squares.tensor()).transpose()?,
+                })
+            })
+            .collect()
+    }
+
+    fn keep_units(&mut self, structure: &str, units: &[u32]) -> Result<()> {
+        self.misbehave("keep_units")?;
+        let weights = &mut self.open_mut()?.weights;
+        if structure != CHANNELS {
+            return Err(Error::invalid(format!("a block has no units `{structure}`; it has {CHANNELS}")));
+        }
+        let known = weights.up.rows as u32;
+        if units.is_empty() || !units.is_sorted_by(|a, b| a < b) || units.iter().any(|u| *u >= known) {
+            return Err(Error::invalid(format!(
+                "units to keep must ascend, and be some of 0 to {}",
+                known - 1
+            )));
+        }
+        let rows = |matrix: &Matrix| {
+            let values = units.iter().flat_map(|u| matrix.row(*u as usize).to_vec()).collect();
+            Matrix::new(units.len(), matrix.columns, values)
+        };
+        weights.gate = rows(&weights.gate);
+        weights.up = rows(&weights.up);
+        weights.down = rows(&weights.down.transposed()).transposed();
+        Ok(())
     }
 
     fn close_block(&mut self) -> Result<()> {
         let open = self.open.take().ok_or_else(|| Error::invalid("no block is open"))?;
-        self.inputs = pass(&open.weights, &self.inputs).output;
-        self.blocks[open.index as usize] = open.weights;
+        let dense = &self.blocks[open.index as usize];
+        self.dense_inputs = pass(dense, &self.dense_inputs, &Rounding::new()).output;
+        self.inputs = match self.plan.inputs {
+            BlockInputs::Compressed => pass(&open.weights, &self.inputs, &open.rounding).output,
+            BlockInputs::Dense => self.dense_inputs.clone(),
+        };
         Ok(())
     }
 
@@ -484,16 +729,19 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(6))]
 
         #[test]
-        fn gradients_agree_with_differences(seed in 0u64..1000, which in 0usize..3, at in 0usize..HIDDEN * INNER) {
+        fn gradients_agree_with_differences(seed in 0u64..1000, which in 0usize..4, at in 0usize..HIDDEN * INNER) {
             let mut engine = opened(seed);
-            let name = [GATE, UP, DOWN][which];
+            let name = [GATE, UP, DOWN, NORM][which];
+            let at = if name == NORM { at % HIDDEN } else { at };
             let weight = engine.weight(name).unwrap();
             let shape = weight.shape();
             let mut values = weight.to_f32().unwrap();
             // Away from the minimum, where the gradient is zero.
             for v in &mut values { *v *= 0.5; }
             let trial = |values: &[f32]| vec![(name.to_owned(), Tensor::from_vec(values.to_vec(), &shape).unwrap())];
-            let gradient = engine.gradients(&[name.to_owned()], &trial(&values)).unwrap().remove(0).1.to_f32().unwrap()[at];
+            let answer = engine.gradients(&GradientRequest::of([name]).at(trial(&values))).unwrap();
+            prop_assert!((answer.error - engine.output_error(&trial(&values)).unwrap()).abs() < 1e-9);
+            let gradient = answer.gradients[0].1.to_f32().unwrap()[at];
             let step = 0.05f32;
             let centre = values[at];
             values[at] = centre + step;
@@ -533,5 +781,77 @@ mod tests {
         let zeros = Tensor::from_vec(vec![0.0f32; HIDDEN * INNER], &[HIDDEN, INNER]).unwrap();
         assert!(engine.output_error(&[(DOWN.to_owned(), zeros)]).unwrap() > 0.0);
         assert!(engine.weight("nothing").is_err());
+    }
+
+    #[test]
+    fn gradients_of_all_windows_are_the_mean_of_those_of_each() {
+        let mut engine = opened(2);
+        let mut gradient = |windows: std::ops::Range<u32>| {
+            let trial = vec![(NORM.to_owned(), Tensor::from_vec(vec![0.5f32; HIDDEN], &[HIDDEN]).unwrap())];
+            let request = GradientRequest::of([UP]).at(trial).windows(windows);
+            engine.gradients(&request).unwrap().gradients[0].1.to_f32().unwrap()
+        };
+        let all = gradient(0..WINDOWS as u32);
+        let parts: Vec<Vec<f32>> = (0..WINDOWS as u32).map(|w| gradient(w..w + 1)).collect();
+        for (i, whole) in all.iter().enumerate().step_by(997) {
+            let mean = parts.iter().map(|p| p[i]).sum::<f32>() / WINDOWS as f32;
+            assert!((whole - mean).abs() <= 1e-5 * (1.0 + whole.abs()), "{whole} {mean}");
+        }
+    }
+
+    #[test]
+    fn the_loss_falls_along_its_gradient() {
+        let loss = |engine: &Synthetic| {
+            let mut inputs = engine.inputs.clone();
+            for weights in &engine.blocks {
+                inputs = pass(weights, &inputs, &Rounding::new()).output;
+            }
+            inputs.mean_square() / 2.0
+        };
+        let mut engine = opened(4);
+        let gradient = engine.loss_gradients(&[GATE.to_owned()], true).unwrap().remove(0);
+        let (slope, squares) =
+            (gradient.gradient.to_f32().unwrap(), gradient.mean_square.unwrap().to_f32().unwrap());
+        // The mean of squares is at least the square of the mean.
+        assert!(slope.iter().zip(&squares).all(|(g, s)| s * 1.01 + 1e-12 >= g * g));
+        let before = loss(&engine);
+        let step = 1e-2 / slope.iter().map(|g| g * g).sum::<f32>().sqrt();
+        for (w, g) in engine.blocks[0].gate.values.iter_mut().zip(&slope) {
+            *w -= step * g;
+        }
+        let expected = f64::from(step) * slope.iter().map(|g| f64::from(*g).powi(2)).sum::<f64>();
+        let fallen = before - loss(&engine);
+        assert!((fallen - expected).abs() < 0.2 * expected, "{fallen} {expected}");
+    }
+
+    #[test]
+    fn removed_channels_take_their_part_of_the_output_with_them() {
+        let mut engine = opened(6);
+        let mut down = engine.open().unwrap().weights.down.clone();
+        for row in down.values.chunks_mut(INNER) {
+            row[INNER / 2..].fill(0.0);
+        }
+        let expected = engine.module_error(MODULE, &[(DOWN.to_owned(), down.tensor().unwrap())]).unwrap();
+        let present = pass(&engine.open().unwrap().weights, &engine.inputs, &Rounding::new()).added;
+        let kept: Vec<u32> = (0..INNER as u32 / 2).collect();
+        engine.keep_units(CHANNELS, &kept).unwrap();
+        let info = engine.block_info().unwrap();
+        assert_eq!(info.structures[0].units, INNER as u32 / 2);
+        assert_eq!(engine.weight(DOWN).unwrap().shape(), [HIDDEN, INNER / 2]);
+        let now = pass(&engine.open().unwrap().weights, &engine.inputs, &Rounding::new()).added;
+        assert!((now.zip(&present, |a, b| a - b).mean_square() - expected).abs() < 1e-6);
+        assert!(engine.keep_units(CHANNELS, &[3, 3]).is_err() && engine.keep_units(CHANNELS, &[]).is_err());
+    }
+
+    #[test]
+    fn rounded_activations_change_the_output() {
+        let mut engine = opened(7);
+        engine.quantize_activations(MIDDLE, Some(ActivationQuantization::dynamic(4, true))).unwrap();
+        let four = engine.output_error(&[]).unwrap();
+        engine.quantize_activations(MIDDLE, Some(ActivationQuantization::dynamic(8, true))).unwrap();
+        let eight = engine.output_error(&[]).unwrap();
+        engine.quantize_activations(MIDDLE, None).unwrap();
+        assert!(four > 50.0 * eight && eight > 0.0 && engine.output_error(&[]).unwrap() == 0.0);
+        assert!(engine.quantize_activations("nowhere", None).is_err());
     }
 }

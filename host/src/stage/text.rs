@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use llmcb_plugin_api::sdk::{Error, Result};
 
-use super::{fetch_progress, store};
+use super::{fetch_progress, of_data, store};
 use crate::tasks::{self, CalibrationText, DataUse};
 use crate::worker::Services;
 use crate::worker::protocol::StageOrder;
@@ -32,8 +32,8 @@ pub(super) fn obtain(
     name: &str,
     data: &mut BTreeMap<String, String>,
 ) -> Result<CalibrationText> {
-    let text = tasks::calibration_text(Some(name), &store(order)?, &fetch_progress(services))
-        .map_err(|e| Error::invalid(e.to_string()))?;
+    let text = tasks::calibration_text(Some(name), &store(order, services)?, &fetch_progress(services))
+        .map_err(|e| of_data(services, &e))?;
     data.insert(calibration_name(&text.name), text.sha256.clone());
     Ok(text)
 }

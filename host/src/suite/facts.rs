@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use llmcb_plugin_api::sdk::{Descriptor, PluginKind};
 use serde_json::{Map, Value};
 
+use super::format;
 use super::key::FileHashes;
 use super::spec::{PluginUse, Suite};
 use crate::assets::{Progress, ProgressFn, Store};
@@ -82,6 +83,31 @@ pub struct Facts {
     pub threads: usize,
     /// The machine in words, for keys of profile stages.
     pub machine: String,
+}
+
+impl Facts {
+    /// The engine for a method, with the format of checkpoints set among its options.
+    ///
+    /// # Errors
+    /// There is no engine, or the format that was asked for cannot be; in one line.
+    pub fn engine_for(&self, suite: &Suite, method: usize) -> Result<(PluginUse, PluginFact), String> {
+        let (one, mut engine) = match &self.engine {
+            Some(engine) => engine.clone()?,
+            None => return Err("no backend has an engine role, which methods need".to_owned()),
+        };
+        let method = self.methods[method].as_ref().map_err(Clone::clone)?;
+        let none = Map::new();
+        let options = engine.options.get("engine").unwrap_or(&none);
+        let method_options = method.options.get("method").unwrap_or(&none);
+        let asked = suite.format.as_deref();
+        if let Some(chosen) =
+            format::choose(asked, &engine.descriptor, options, &method.descriptor, method_options)?
+        {
+            let options = engine.options.entry("engine".to_owned()).or_default();
+            options.insert(format::OPTION.to_owned(), chosen.into());
+        }
+        Ok((one, engine))
+    }
 }
 
 /// Gathers the facts of a suite. An interrupt ends it early, with what is missing given as errors.

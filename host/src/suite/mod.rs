@@ -1,6 +1,7 @@
 //! From a suite to results: facts, plan, content keys, store, executor.
 
 pub mod facts;
+pub(crate) mod format;
 pub mod key;
 pub mod machine;
 pub mod models;

@@ -99,8 +99,9 @@ struct Place {
 impl Planner<'_> {
     fn push(&mut self, place: Place, inputs: Result<Inputs, Blocked>) -> usize {
         let suite = self.suite;
+        let model = model_name(&suite.models[place.model]);
         let method = place.method.map_or(DENSE, |m| suite.methods[m].label.as_str());
-        let mut names = vec![model_name(&suite.models[place.model]), method];
+        let mut names = vec![model, method];
         names.extend(place.backend.map(|b| suite.backends[b].label.as_str()));
         names.extend(place.task.map(|t| suite.tasks[t].as_str()));
         let (key, blocked) = match inputs {
@@ -111,14 +112,22 @@ impl Planner<'_> {
             Some(short) => format!("{}-{}-{short}", place.kind.name(), slug(&names.join("-"))),
             None => String::new(),
         };
-        let verb = match place.kind {
-            StageKind::Compress => " / compress",
-            StageKind::Evaluate => "",
-            StageKind::Profile => " / profile",
-        };
+        // What is the same for all stages is left out.
+        let mut words = Vec::new();
+        if suite.models.len() > 1 {
+            words.push(model.to_owned());
+        }
+        words.push(place.method.map_or(DENSE.to_owned(), |m| suite.methods[m].shown()));
+        if suite.backends.len() > 1 {
+            words.extend(place.backend.map(|b| suite.backends[b].shown()));
+        }
+        words.push(match place.task {
+            Some(task) => suite.tasks[task].clone(),
+            None => place.kind.name().to_owned(),
+        });
         self.stages.push(PlannedStage {
             kind: place.kind,
-            label: format!("{}{verb}", names.join(" / ")),
+            label: words.join(" / "),
             key,
             directory,
             model: place.model,
@@ -135,10 +144,7 @@ impl Planner<'_> {
         let inputs = || {
             let model = self.facts.models[model].as_ref().map_err(|e| failed(e))?;
             let fact = self.facts.methods[method].as_ref().map_err(|e| failed(e))?;
-            let engine = match &self.facts.engine {
-                Some(engine) => &engine.as_ref().map_err(|e| failed(e))?.1,
-                None => return Err(failed("no backend has an engine role, which methods need")),
-            };
+            let (_, engine) = self.facts.engine_for(self.suite, method).map_err(|e| failed(&e))?;
             let calibration = match (&self.facts.text, fact.descriptor.needs.calibration) {
                 (_, false) => None,
                 (Some(text), true) => Some(CalibrationPart {
@@ -150,7 +156,7 @@ impl Planner<'_> {
             };
             Ok(Inputs::Compress {
                 model: model.sha256.clone(),
-                engine: part(engine, "engine"),
+                engine: part(&engine, "engine"),
                 method: part(fact, "method"),
                 calibration,
                 seed: self.suite.seed,
@@ -280,6 +286,10 @@ pub(crate) fn settings(suite: &Suite, facts: &Facts, stage: &PlannedStage) -> Ma
                 set("calibration_text", suite.calibration.text.clone().into());
                 set("calibration_windows", suite.calibration.windows.into());
                 set("calibration_length", suite.calibration.length.into());
+            }
+            let engine = stage.method.and_then(|m| facts.engine_for(suite, m).ok());
+            if let Some(format) = engine.and_then(|(_, e)| e.options.get("engine")?.get("format").cloned()) {
+                set("format", format);
             }
         }
         StageKind::Evaluate => {

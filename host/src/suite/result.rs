@@ -371,16 +371,9 @@ impl RunResult {
     }
 }
 
-/// JSON Schema of `result.json` and `run.json`, under the names of the two types.
-pub fn json_schema() -> Value {
-    let mut generator = schemars::generate::SchemaSettings::draft2020_12().into_generator();
-    let stage = generator.subschema_for::<StageResult>();
-    let run = generator.subschema_for::<RunResult>();
-    let definitions = generator.take_definitions(true);
-    serde_json::json!({
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "Result files of llmcb-host",
-        "anyOf": [stage, run],
-        "$defs": definitions,
-    })
+/// JSON Schema of a result file: of a stage's [`StageResult`], or of a run's [`RunResult`].
+pub fn json_schema<T: JsonSchema>(title: &str) -> Value {
+    let mut schema = schemars::schema_for!(T).to_value();
+    schema["title"] = title.into();
+    schema
 }

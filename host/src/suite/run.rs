@@ -153,7 +153,8 @@ pub fn run_with(
     // First of all, so that nothing is fetched for results that cannot be written.
     let store = Store::open(&suite.out).map_err(SuiteError::Out)?;
     let folders: Vec<PathBuf> = suite.data_dir.iter().cloned().collect();
-    let data = assets::Store::new(assets::StoreOptions::from_env(folders.clone())?);
+    let data = assets::Store::new(assets::StoreOptions::from_env(folders.clone())?)
+        .stopped_by(interrupt.for_fetches());
     let facts = {
         let on_event = RefCell::new(&mut *on_event);
         facts::gather(suite, &data, workers, interrupt, &|progress| {
@@ -324,17 +325,17 @@ impl Runner<'_> {
         let (work, model, backend) = match stage.kind {
             StageKind::Compress => {
                 expect_text();
-                let (Some(Ok((one, engine))), Some((method_use, method))) = (&self.facts.engine, method)
-                else {
-                    return Err(failed("the stage has no engine or no method"));
+                let (Some(index), Some((method_use, method))) = (stage.method, method) else {
+                    return Err(failed("the stage has no method"));
                 };
+                let (one, engine) = self.facts.engine_for(suite, index).map_err(|e| failed(&e))?;
                 let work = Work::Compress {
                     model: fact.path.clone(),
-                    engine: order(one, engine, "engine"),
+                    engine: order(&one, &engine, "engine"),
                     method: order(method_use, method, "method"),
                     calibration: suite.calibration.clone(),
                 };
-                (work, fact.path.clone(), record(one, engine, "engine"))
+                (work, fact.path.clone(), record(&one, &engine, "engine"))
             }
             StageKind::Evaluate | StageKind::Profile => {
                 let model = match stage.needs {

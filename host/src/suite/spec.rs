@@ -26,6 +26,29 @@ impl PluginUse {
         let plugin = plugin.into();
         PluginUse { label: plugin.clone(), plugin, path: path.into(), options: Map::new() }
     }
+
+    /// Its id and options as people write them, for example `gptq 4-bit g128 act_order`: bits, group size, ratio and pattern in the field's
+    /// usual notation, then the other options. Files and folders are named by the label.
+    pub fn shown(&self) -> String {
+        let mut words = vec![self.plugin.clone()];
+        let usual: [(&str, fn(&str) -> String); 4] = [
+            ("bits", |n| format!("{n}-bit")),
+            ("group_size", |n| format!("g{n}")),
+            ("ratio", str::to_owned),
+            ("pattern", str::to_owned),
+        ];
+        let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        for (name, notation) in usual {
+            words.extend(self.options.get(name).map(|value| notation(&text(value))));
+        }
+        for (name, value) in self.options.iter().filter(|(name, _)| usual.iter().all(|(n, _)| n != name)) {
+            words.push(match value {
+                Value::Bool(true) => name.clone(),
+                value => format!("{name}={}", text(value)),
+            });
+        }
+        words.join(" ")
+    }
 }
 
 /// Text from which methods learn the statistics of activations.
@@ -80,6 +103,8 @@ pub struct Suite {
     pub backends: Vec<PluginUse>,
     /// The backend that opens models for methods; without it, the first of `backends` that has an engine.
     pub engine: Option<PluginUse>,
+    /// Format of the checkpoints that methods make, for example `gptq`; without it, what each method is known for.
+    pub format: Option<String>,
     /// Tasks with their options, for example `arc_easy`, `wikitext2:seqlen=2048` or `text:FILE`. Without any, models are
     /// compressed and not evaluated.
     pub tasks: Vec<String>,
@@ -116,10 +141,11 @@ impl Default for Suite {
             methods: Vec::new(),
             backends: Vec::new(),
             engine: None,
+            format: None,
             tasks: Vec::new(),
             limit: None,
             shots: 0,
-            seed: 1234,
+            seed: crate::tasks::DEFAULT_SEED,
             dense: true,
             calibration: Calibration::default(),
             profile: false,
@@ -196,5 +222,26 @@ impl Suite {
             }
         }
         faults
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn plugins_are_shown_as_people_write_them() {
+        for (options, shown) in [
+            (json!({}), "gptq"),
+            (json!({"act_order": true, "bits": 4, "group_size": 128}), "gptq 4-bit g128 act_order"),
+            (json!({"ratio": 0.5}), "gptq 0.5"),
+            (json!({"pattern": "2:4", "true_sequential": false}), "gptq 2:4 true_sequential=false"),
+            (json!({"bits": 3, "damping": 0.01, "mode": "slow"}), "gptq 3-bit damping=0.01 mode=slow"),
+        ] {
+            let Value::Object(options) = options else { panic!("an object") };
+            assert_eq!(PluginUse { options, ..PluginUse::new("gptq", "/x.so") }.shown(), shown);
+        }
     }
 }

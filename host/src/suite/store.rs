@@ -188,7 +188,12 @@ impl Store {
 
     /// The result of a finished stage with this key. Anything that is not whole counts as not there.
     pub fn find(&self, name: &str, key: &str) -> Option<StageResult> {
-        let directory = self.directory(name);
+        Self::find_in(&self.root, name, key)
+    }
+
+    /// As [`find`](Self::find), in a result directory that is not opened and may not be there.
+    pub fn find_in(root: &Path, name: &str, key: &str) -> Option<StageResult> {
+        let directory = root.join(Self::relative(name));
         let bytes = std::fs::read(directory.join(RESULT)).ok()?;
         let result: StageResult = serde_json::from_slice(&bytes).ok()?;
         let files_there = result.files.iter().all(|file| directory.join(file).is_file());

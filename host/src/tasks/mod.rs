@@ -26,6 +26,9 @@ pub use table::{Choices, Pool, TASKS, TaskKind, TaskSpec};
 use crate::assets::{AssetError, nearest, registry::MMLU_SUBJECTS};
 use std::path::PathBuf;
 
+/// Seed where none is given: that of lm-evaluation-harness, so that examples before questions are the same ones.
+pub const DEFAULT_SEED: u64 = 1234;
+
 /// What a run asks of a task.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TaskOptions {
@@ -33,7 +36,7 @@ pub struct TaskOptions {
     pub limit: Option<usize>,
     /// Solved examples before each question.
     pub shots: usize,
-    /// Seed of the choice of examples; lm-evaluation-harness's default is 1234.
+    /// Seed of the choice of examples.
     pub seed: u64,
     /// Tokens of a perplexity window; `None` takes the task's own (2048).
     pub seqlen: Option<usize>,
@@ -41,7 +44,7 @@ pub struct TaskOptions {
 
 impl Default for TaskOptions {
     fn default() -> Self {
-        Self { limit: None, shots: 0, seed: 1234, seqlen: None }
+        Self { limit: None, shots: 0, seed: DEFAULT_SEED, seqlen: None }
     }
 }
 

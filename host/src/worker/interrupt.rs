@@ -7,6 +7,8 @@ use std::time::Duration;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use crate::assets::Stop;
+
 /// How long the program may take to end after the second Ctrl-C.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -44,6 +46,12 @@ impl Interrupt {
             }
         })?;
         Ok(interrupt)
+    }
+
+    /// For fetches, which then end early.
+    pub fn for_fetches(&self) -> Stop {
+        let interrupt = self.clone();
+        Stop::when(move || interrupt.stop())
     }
 
     /// Asks to stop, once more.

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use llmcb_plugin_api::sdk::{Error, HostServices, LogLevel, Result};
 
 use super::protocol::{Event, Level};
+use crate::assets::Stop;
 
 /// Progress is passed on at most this often: enough for eyes and for the watch on hanging.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
@@ -104,6 +105,12 @@ impl Services {
         if self.cancelled() { Err(Error::cancelled()) } else { Ok(()) }
     }
 
+    /// For fetches, which then end early when the user asks to stop.
+    pub(crate) fn for_fetches(&self) -> Stop {
+        let cancelled = Arc::clone(&self.cancelled);
+        Stop::when(move || cancelled.load(Ordering::SeqCst))
+    }
+
     /// Opens the place for state and loads what was committed with block number `blocks - 1`; nothing for 0.
     pub(crate) fn open_state(&self, directory: &Path, blocks: usize) -> Result<()> {
         let mut state = lock(&self.state);
@@ -180,11 +187,8 @@ impl HostServices for Services {
             Event::Progress { done, total, what: what.to_owned() }
         } else {
             let inner = if total > 1 { format!("{what} {done}/{total}") } else { what.to_owned() };
-            let what = match (position.what.is_empty(), inner.is_empty()) {
-                (true, _) => inner,
-                (false, true) => position.what.clone(),
-                (false, false) => format!("{}: {inner}", position.what),
-            };
+            // The plugin's own words say more than what the stage counts.
+            let what = if inner.is_empty() { position.what.clone() } else { inner };
             Event::Progress { done: position.done, total: position.total, what }
         };
         drop(position);

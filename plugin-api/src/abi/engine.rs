@@ -58,6 +58,28 @@ pub struct AbiInputStatistics {
     pub rows: ROption<AbiTensor>,
 }
 
+/// A block's output error and its gradients.
+#[repr(C)]
+#[derive(StableAbi)]
+pub struct AbiGradients {
+    /// Mean squared difference between outputs and targets.
+    pub error: f64,
+    /// Gradients with respect to the parameters asked for, in their order.
+    pub gradients: RVec<AbiNamedTensor>,
+}
+
+/// Gradient of the dense model's loss with respect to the weight of one linear.
+#[repr(C)]
+#[derive(StableAbi)]
+pub struct AbiLossGradient {
+    /// The linear.
+    pub linear: RString,
+    /// `f32 [out, in]`.
+    pub gradient: AbiTensor,
+    /// `f32 [out, in]`: mean over windows of the squared gradient of each window's loss.
+    pub mean_square: ROption<AbiTensor>,
+}
+
 /// A model opened for compression. One block is open at a time.
 #[sabi_trait]
 pub trait AbiEngine: Send + Sync + 'static {
@@ -65,11 +87,14 @@ pub trait AbiEngine: Send + Sync + 'static {
     fn model(&self) -> AbiResult<RString>;
     /// Token ids of texts.
     fn encode(&self, texts: RSlice<'_, RString>, add_special: bool) -> AbiResult<RVec<RVec<u32>>>;
-    /// Embeds the calibration windows; they become the inputs of the first block.
-    fn calibrate(&mut self, windows: RSlice<'_, RVec<u32>>) -> AbiResult<()>;
+    /// Embeds the calibration windows; they become the inputs of the first block. `plan` is JSON of `CalibrationPlan`.
+    fn calibrate(&mut self, windows: RSlice<'_, RVec<u32>>, plan: RStr<'_>) -> AbiResult<()>;
     /// Opens the next block (index from 0, in order) and returns its description, JSON of `BlockInfo`.
     fn open_block(&mut self, index: u32) -> AbiResult<RString>;
-    /// The present weight of a linear `f32 [out, in]`, or of a norm `f32 [size]`, of the open block.
+    /// JSON of `BlockInfo` of the open block as it is now.
+    fn block_info(&self) -> AbiResult<RString>;
+    /// The present weight of a linear `f32 [out, in]`, or of a norm `f32 [size]`, or a bias (`NAME.bias`) of the open
+    /// block.
     fn weight(&self, name: RStr<'_>) -> AbiResult<AbiTensor>;
     /// Replaces a weight.
     fn set_weight(&mut self, name: RStr<'_>, weight: AbiTensor) -> AbiResult<()>;
@@ -79,14 +104,28 @@ pub trait AbiEngine: Send + Sync + 'static {
     fn input_statistics(&mut self, request: AbiStatisticsRequest) -> AbiResult<RVec<AbiInputStatistics>>;
     /// The block's outputs `f32 [tokens, hidden]` with its present weights, but for the trial ones.
     fn forward(&mut self, trial: RVec<AbiNamedTensor>) -> AbiResult<AbiTensor>;
-    /// Mean squared difference between `forward(trial)` and the outputs with the weights the block was opened with.
+    /// Mean squared difference between `forward(trial)` and the block's targets, which the calibration plan decides.
     fn output_error(&mut self, trial: RVec<AbiNamedTensor>) -> AbiResult<f64>;
-    /// Gradient of `output_error` with respect to the weights of linears, at the trial weights.
+    /// `output_error` over some calibration windows (none given: all) and its gradients with respect to parameters, at
+    /// the trial values.
     fn gradients(
         &mut self,
-        linears: RSlice<'_, RString>,
+        parameters: RSlice<'_, RString>,
         trial: RVec<AbiNamedTensor>,
-    ) -> AbiResult<RVec<AbiNamedTensor>>;
+        windows: RSlice<'_, u32>,
+    ) -> AbiResult<AbiGradients>;
+    /// Mean squared difference between a module's outputs with the trial parameters and with the present ones.
+    fn module_error(&mut self, module: RStr<'_>, trial: RVec<AbiNamedTensor>) -> AbiResult<f64>;
+    /// How the activations of a site are rounded from now on; JSON of `Option<ActivationQuantization>`.
+    fn quantize_activations(&mut self, site: RStr<'_>, quantization: RStr<'_>) -> AbiResult<()>;
+    /// Gradients of the dense model's loss with respect to weights of linears of the open block.
+    fn loss_gradients(
+        &mut self,
+        linears: RSlice<'_, RString>,
+        mean_square: bool,
+    ) -> AbiResult<RVec<AbiLossGradient>>;
+    /// Keeps some units of a structure of the open block and removes the others.
+    fn keep_units(&mut self, structure: RStr<'_>, units: RSlice<'_, u32>) -> AbiResult<()>;
     /// Finishes the open block: its outputs with the present weights become the inputs of the next one.
     fn close_block(&mut self) -> AbiResult<()>;
     /// Writes what the open block's parameters are now to a file, so that a killed compression can go on.

@@ -12,8 +12,8 @@ use crate::abi::host::AbiHostArc;
 use crate::abi::method::AbiMethodBox;
 use crate::abi::runner::{AbiRunnerBox, AbiScoreRequest};
 use crate::sdk::{
-    Block, BlockInfo, CheckpointInfo, Engine, EngineAccess, Error, HostServices, ModelInfo, Profile, Result,
-    Score, ScoreRequest, Workload,
+    Block, BlockInfo, CalibrationPlan, CheckpointInfo, Engine, EngineAccess, Error, HostServices, ModelInfo,
+    Profile, Result, Score, ScoreRequest, Workload,
 };
 
 pub(super) fn services(host: Arc<dyn HostServices>) -> AbiHostArc {
@@ -86,13 +86,19 @@ impl EngineHandle {
     }
 
     /// Embeds the calibration windows.
-    pub fn calibrate(&mut self, windows: &[Vec<u32>]) -> Result<()> {
-        ok(self.0.calibrate(to_sequences(windows).as_slice().into()))
+    pub fn calibrate(&mut self, windows: &[Vec<u32>], plan: &CalibrationPlan) -> Result<()> {
+        let plan = serde_json::to_string(plan).map_err(|e| Error::failed(e.to_string()))?;
+        ok(self.0.calibrate(to_sequences(windows).as_slice().into(), plan.as_str().into()))
     }
 
     /// Opens the next block.
     pub fn open_block(&mut self, index: u32) -> Result<BlockInfo> {
         from_json("block description", &ok(self.0.open_block(index))?)
+    }
+
+    /// The open block as it is now.
+    pub fn block_info(&self) -> Result<BlockInfo> {
+        from_json("block description", &ok(self.0.block_info())?)
     }
 
     /// The open block as methods see it, for checks and reports of the host.

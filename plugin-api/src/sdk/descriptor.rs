@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::model::{BlockInputs, CalibrationPlan};
+
 /// Whether a plugin compresses models or runs them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -35,6 +37,8 @@ pub struct Needs {
     pub calibration: bool,
     /// Gradients from the engine.
     pub gradients: bool,
+    /// How the engine walks the calibration data.
+    pub plan: CalibrationPlan,
     /// Devices it works on: `cpu`, `cuda`.
     pub devices: Vec<String>,
 }
@@ -151,6 +155,18 @@ impl Descriptor {
     /// Says that the method needs calibration text.
     pub fn needs_calibration(mut self) -> Self {
         self.needs.calibration = true;
+        self
+    }
+
+    /// Says that each block is to read what the dense blocks before it give, not the compressed ones.
+    pub fn reads_dense_inputs(mut self) -> Self {
+        self.needs.plan.inputs = BlockInputs::Dense;
+        self
+    }
+
+    /// Says that a block's outputs are to be compared with those of the dense block in the dense model.
+    pub fn aims_at_dense_outputs(mut self) -> Self {
+        self.needs.plan.dense_targets = true;
         self
     }
 

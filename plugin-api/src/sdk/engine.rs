@@ -6,17 +6,21 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::error::Result;
+use super::activation::ActivationQuantization;
+use super::error::{Error, Result};
+use super::gradients::{GradientRequest, Gradients, LossGradient};
 use super::host::Host;
-use super::model::{BlockInfo, CheckpointInfo, ModelInfo};
+use super::model::{BlockInfo, CalibrationPlan, CheckpointInfo, ModelInfo};
 use super::quantized::QuantizedWeight;
 use super::statistics::{InputStatistics, StatisticsRequest};
 use super::tensor::Tensor;
 
 /// A backend that opens models for methods, one block at a time.
 ///
-/// Weights of linears are `f32 [out, in]`, of norms `f32 [size]`. "Trial" weights replace a block's weights for one
-/// call only.
+/// Weights of linears are `f32 [out, in]`, of norms `f32 [size]`; a parameter's name is that of its linear or norm, or
+/// `NAME.bias` (`f32 [out]`). "Trial" parameters replace a block's own for one call only.
+///
+/// Functions with a body are what an engine may lack: methods that ask for them are then told that they cannot be had.
 pub trait Engine: Sized + Send + Sync + 'static {
     /// The engine's options.
     type Options: DeserializeOwned + Serialize + JsonSchema + Default;
@@ -28,10 +32,12 @@ pub trait Engine: Sized + Send + Sync + 'static {
     /// Token ids of texts, with the tokenizer's own special tokens if `add_special`.
     fn encode(&self, texts: &[String], add_special: bool) -> Result<Vec<Vec<u32>>>;
     /// Embeds the calibration windows; they become the inputs of the first block.
-    fn calibrate(&mut self, windows: &[Vec<u32>]) -> Result<()>;
+    fn calibrate(&mut self, windows: &[Vec<u32>], plan: &CalibrationPlan) -> Result<()>;
     /// Opens the next block.
     fn open_block(&mut self, index: u32) -> Result<BlockInfo>;
-    /// A weight of the open block.
+    /// The open block as it is now.
+    fn block_info(&self) -> Result<BlockInfo>;
+    /// A parameter of the open block.
     fn weight(&self, name: &str) -> Result<Tensor>;
     /// Replaces a weight.
     fn set_weight(&mut self, name: &str, weight: Tensor) -> Result<()>;
@@ -41,10 +47,32 @@ pub trait Engine: Sized + Send + Sync + 'static {
     fn input_statistics(&mut self, request: &StatisticsRequest) -> Result<Vec<InputStatistics>>;
     /// The block's outputs, `f32 [tokens, hidden]`.
     fn forward(&mut self, trial: &[(String, Tensor)]) -> Result<Tensor>;
-    /// Mean squared difference between `forward(trial)` and the outputs with the weights the block was opened with.
+    /// Mean squared difference between `forward(trial)` and the block's targets: the outputs with the weights the block
+    /// was opened with, on the same inputs or on those of the dense model, as the calibration plan says.
     fn output_error(&mut self, trial: &[(String, Tensor)]) -> Result<f64>;
-    /// Gradient of `output_error` with respect to weights of linears, at the trial weights.
-    fn gradients(&mut self, linears: &[String], trial: &[(String, Tensor)]) -> Result<Vec<(String, Tensor)>>;
+    /// `output_error` and its gradients with respect to parameters.
+    fn gradients(&mut self, request: &GradientRequest) -> Result<Gradients>;
+    /// Mean squared difference between the outputs of a module (a part of the block) with the trial parameters and with
+    /// the present ones, both on what the module reads with the present ones.
+    fn module_error(&mut self, module: &str, _trial: &[(String, Tensor)]) -> Result<f64> {
+        Err(Error::unsupported(format!("the engine cannot compare outputs of a part of a block ({module})")))
+    }
+    /// From now on, rounds the activations of a site of the open block as `quantization` says; none: no longer.
+    fn quantize_activations(
+        &mut self,
+        site: &str,
+        _quantization: Option<ActivationQuantization>,
+    ) -> Result<()> {
+        Err(Error::unsupported(format!("the engine cannot quantise activations ({site})")))
+    }
+    /// Gradients of the dense model's language-modelling loss with respect to weights of linears of the open block.
+    fn loss_gradients(&mut self, _linears: &[String], _mean_square: bool) -> Result<Vec<LossGradient>> {
+        Err(Error::unsupported("the engine has no gradients of the model's loss"))
+    }
+    /// Keeps the given units (in ascending order) of a structure of the open block and removes all others.
+    fn keep_units(&mut self, structure: &str, _units: &[u32]) -> Result<()> {
+        Err(Error::unsupported(format!("the engine cannot remove parts of a block ({structure})")))
+    }
     /// Finishes the open block; its outputs become the inputs of the next one.
     fn close_block(&mut self) -> Result<()>;
     /// Writes the open block's parameters to a file.

@@ -1,9 +1,11 @@
 //! What authors of plugins write against: safe traits and types.
 
+mod activation;
 mod block;
 mod descriptor;
 mod engine;
 mod error;
+mod gradients;
 mod host;
 mod method;
 mod model;
@@ -12,13 +14,18 @@ mod runner;
 mod statistics;
 mod tensor;
 
+pub use activation::ActivationQuantization;
 pub use block::Block;
 pub use descriptor::{Citation, Descriptor, Needs, PluginKind, RoleDescriptor};
 pub use engine::Engine;
 pub use error::{Error, ErrorKind, Result};
+pub use gradients::{GradientRequest, Gradients, LossGradient};
 pub use host::{Host, HostServices, LogLevel};
 pub use method::Method;
-pub use model::{BlockInfo, CheckpointInfo, Linear, ModelInfo, Norm, Profile, Timing, Workload};
+pub use model::{
+    Axis, BlockInfo, BlockInputs, CalibrationPlan, CheckpointInfo, FedBy, Linear, ModelInfo, Module, Norm,
+    Profile, Structure, StructurePart, Timing, Workload,
+};
 pub use quantized::QuantizedWeight;
 pub use runner::{Runner, Score, ScoreRequest};
 pub use statistics::{InputStatistics, StatisticsRequest};

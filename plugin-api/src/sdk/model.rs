@@ -47,6 +47,32 @@ pub struct Linear {
     pub input_group: String,
     /// Whether it has a bias.
     pub bias: bool,
+    /// Another linear of the block whose output features are, one by one, this one's input features.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fed_by: Option<FedBy>,
+}
+
+/// Which output feature of one linear each input feature of another is, up to steps between them (attention, a product
+/// with a gate) that a factor on the feature passes through unchanged.
+///
+/// Input feature `c` reads output feature `(c / (width * repeats)) * width + c % width`: with grouped-query attention,
+/// each head of values (`width` features) is read by `repeats` heads of queries.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FedBy {
+    /// The linear whose outputs they are.
+    pub linear: String,
+    /// Features of one piece.
+    pub width: u32,
+    /// How many times in a row each piece is read.
+    pub repeats: u32,
+}
+
+impl FedBy {
+    /// The output feature that input feature `input` reads.
+    pub fn output_of(&self, input: usize) -> usize {
+        let width = self.width.max(1) as usize;
+        input / (width * self.repeats.max(1) as usize) * width + input % width
+    }
 }
 
 impl Linear {
@@ -65,6 +91,50 @@ pub struct Norm {
     pub size: u32,
     /// Linears that read its output.
     pub feeds: Vec<String>,
+}
+
+/// A part of a block with one input and one output: attention, or the feed-forward part.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Module {
+    /// Name within the block, for example `self_attn`.
+    pub name: String,
+    /// The group of linears that read the part's input.
+    pub input_group: String,
+    /// All linears inside.
+    pub linears: Vec<String>,
+}
+
+/// Rows or columns of a weight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Axis {
+    /// Output features, the rows of a weight.
+    Outputs,
+    /// Input features, the columns of a weight.
+    Inputs,
+}
+
+/// What a linear has of each unit of a [`Structure`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StructurePart {
+    /// The linear.
+    pub linear: String,
+    /// Whether the unit takes rows or columns of its weight.
+    pub axis: Axis,
+    /// How many for each unit: unit `u` has `u * width .. (u + 1) * width`.
+    pub width: u32,
+}
+
+/// Units that can be removed from a block, each with all that depends on it: attention heads, or channels between the
+/// linears of the feed-forward part.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Structure {
+    /// Name within the block, for example `self_attn.heads`.
+    pub name: String,
+    /// How many units there are now.
+    pub units: u32,
+    /// The linears that hold them.
+    pub parts: Vec<StructurePart>,
 }
 
 /// One transformer block: what a method may look at and change.
@@ -87,6 +157,37 @@ pub struct BlockInfo {
     /// Width of a head.
     #[serde(default)]
     pub head_dim: u32,
+    /// Parts whose outputs can be compared on their own.
+    #[serde(default)]
+    pub modules: Vec<Module>,
+    /// Units that can be removed.
+    #[serde(default)]
+    pub structures: Vec<Structure>,
+    /// Activations that can be quantised: names of input groups, and what attention multiplies.
+    #[serde(default)]
+    pub activation_sites: Vec<String>,
+}
+
+/// How an engine walks the calibration data.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CalibrationPlan {
+    /// What a block reads: the outputs of the compressed blocks before it, or of the dense ones.
+    pub inputs: BlockInputs,
+    /// Whether a block's outputs are compared with those of the dense block on the *dense* model's activations, as
+    /// OmniQuant does, instead of on the inputs the block reads.
+    pub dense_targets: bool,
+}
+
+/// Whose outputs a block reads while it is compressed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BlockInputs {
+    /// Those of the compressed blocks before it: errors of earlier blocks are seen, and may be made up for.
+    #[default]
+    Compressed,
+    /// Those of the dense blocks before it: every block is compressed as if it were the only one.
+    Dense,
 }
 
 /// A checkpoint as written.
@@ -101,6 +202,8 @@ pub struct CheckpointInfo {
     pub format: String,
     /// Fraction of zeros among the weights of the blocks' linears.
     pub zero_fraction: f64,
+    /// What a reader of the sizes should know, such as zeros that are stored like any other number.
+    pub notes: Vec<String>,
 }
 
 /// What a runner is timed on.

@@ -90,7 +90,7 @@ impl Method for Gptq {
             .licence(env!("CARGO_PKG_LICENSE"))
             .authors("The llmcb-host authors")
             .needs_calibration()
-            .formats(&["dense", "grouped-integer"])
+            .formats(&["gptq", "grouped-integer", "dense"])
     }
 
     fn new(options: Options, _host: &Host) -> Result<Self> {

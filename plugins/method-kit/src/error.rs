@@ -80,16 +80,6 @@ pub enum KitError {
         /// The size of one of those.
         multiple: usize,
     },
-    /// A code that does not fit into its bits.
-    #[error("code {code} at index {index} does not fit into {bits} bits")]
-    Code {
-        /// The code.
-        code: u8,
-        /// Its index.
-        index: usize,
-        /// The bits asked for.
-        bits: u8,
-    },
 }
 
 impl KitError {

@@ -161,6 +161,23 @@ pub struct Grid {
 }
 
 impl Grid {
+    /// A grid over the range of the values as it is, whether it includes zero or not: AWQ's quantiser.
+    ///
+    /// With a zero point, `scale = max(high - low, 1e-5) / (2^bits - 1)` and `zero = clamp(-round(low / scale), 0, 2^bits - 1)`;
+    /// without, `scale = max(max |x|, 1e-5) / (2^(bits-1) - 1)` and zero is the middle code.
+    pub fn of_range(values: &[f32], bits: u8, zero_point: bool) -> Self {
+        let max_code = f32::from(u8::MAX >> (8 - bits));
+        let (low, high) =
+            values.iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(l, h), &x| (l.min(x), h.max(x)));
+        if zero_point {
+            let scale = (high - low).max(1e-5) / max_code;
+            Self { scale, zero: (-round_half_even(low / scale)).clamp(0.0, max_code), max_code }
+        } else {
+            let middle = (max_code + 1.0) / 2.0;
+            Self { scale: low.abs().max(high.abs()).max(1e-5) / (middle - 1.0), zero: middle, max_code }
+        }
+    }
+
     /// Stands in for a grid not yet found.
     pub(crate) const UNFITTED: Self = Self { scale: 1.0, zero: 0.0, max_code: 0.0 };
 
@@ -249,6 +266,18 @@ impl Quantized {
 /// # Errors
 /// [`KitError::Option`] for options out of range.
 pub fn round_to_nearest(weight: Matrix<'_>, options: &GridOptions) -> Result<Quantized, KitError> {
+    round_by(weight, options, |values| options.fit(values))
+}
+
+/// As [`round_to_nearest`], with the grid that `fit` finds for each group.
+///
+/// # Errors
+/// As [`round_to_nearest`].
+pub fn round_by(
+    weight: Matrix<'_>,
+    options: &GridOptions,
+    fit: impl Fn(&[f32]) -> Grid + Sync,
+) -> Result<Quantized, KitError> {
     options.validate()?;
     let (rows, cols) = (weight.rows(), weight.cols());
     let group = options.group_size.unwrap_or(cols).min(cols);
@@ -264,7 +293,7 @@ pub fn round_to_nearest(weight: Matrix<'_>, options: &GridOptions) -> Result<Qua
         .for_each(|(((codes, scales), zeros), row)| {
             let parts = codes.chunks_mut(group).zip(row.chunks(group));
             for (((codes, values), scale), zero) in parts.zip(scales).zip(zeros) {
-                let grid = options.fit(values);
+                let grid = fit(values);
                 *scale = grid.scale();
                 *zero = grid.zero();
                 for (code, &x) in codes.iter_mut().zip(values) {

@@ -6,8 +6,8 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`matrix`] | a checked view of a row-major weight matrix |
+//! | [`awq`] | AWQ: scales by activation, and the search for clipped ranges |
 //! | [`grid`] | uniform quantisation grids and rounding to nearest |
-//! | [`packing`] | integer codes in 32-bit words, and the layout of GPTQ checkpoints |
 //! | [`hessian`] | the layer-wise Hessian of calibration inputs and the factor of its inverse |
 //! | [`gptq`] | the GPTQ solver |
 //! | [`mask`] | magnitude and Wanda scores, unstructured and N:M masks |
@@ -19,13 +19,13 @@
 //! not depend on the number of threads of the rayon pool the caller is in, apart from the last bits of the
 //! Cholesky factor.
 
+pub mod awq;
 pub mod gptq;
 pub mod grid;
 pub mod hessian;
 pub mod layerwise;
 pub mod mask;
 pub mod matrix;
-pub mod packing;
 pub mod plugin;
 pub mod sparsegpt;
 

@@ -6,7 +6,6 @@ use llmcb_method_kit::{
     grid::{GridOptions, RangeSearch, round_to_nearest},
     hessian::{FactorOptions, Hessian, InverseFactor},
     mask::{Sparsity, magnitude, wanda, wanda_variant},
-    packing::{GptqTensors, ZeroFormat, from_gptq_layout, pack, to_gptq_layout, unpack},
     sparsegpt::sparsegpt,
 };
 
@@ -169,54 +168,4 @@ fn sparsities() {
     }
     let mask = magnitude(matrix, half).expect("mask");
     says(mask.apply(&mut [1.0]), "1 elements");
-}
-
-#[test]
-fn packed_codes() {
-    says(pack(&[0, 4], 2), "code 4 at index 1");
-    says(pack(&[0], 1), "bits");
-    says(unpack(&[0], 9, 1), "bits");
-    says(unpack(&[0], 4, 9), "1 elements");
-    says(unpack(&[0, 0], 4, 8), "2 elements");
-    let w = [1.0; 64];
-    let quantize = |rows, cols, bits| {
-        let options = GridOptions { bits, ..GridOptions::default() };
-        round_to_nearest(Matrix::new(&w[..rows * cols], rows, cols).expect("matrix"), &options)
-            .expect("quantised")
-    };
-    says(to_gptq_layout(&quantize(8, 4, 4), ZeroFormat::V1), "columns of 4");
-    says(to_gptq_layout(&quantize(4, 8, 4), ZeroFormat::V1), "rows of 4");
-    says(to_gptq_layout(&quantize(8, 8, 3), ZeroFormat::V1), "columns of 8");
-    let mut broken = quantize(8, 8, 4);
-    broken.codes[3] = 16;
-    says(to_gptq_layout(&broken, ZeroFormat::V2), "code 16");
-    broken.codes.pop();
-    says(to_gptq_layout(&broken, ZeroFormat::V2), "63 elements");
-    let good = to_gptq_layout(&quantize(8, 8, 4), ZeroFormat::V2).expect("tensors");
-    let read = |tensors: &GptqTensors| from_gptq_layout(tensors, 8, 8, 4, None, ZeroFormat::V2);
-    assert!(read(&good).is_ok());
-    let mut bad = good.clone();
-    bad.g_idx[2] = 1;
-    says(read(&bad), "g_idx");
-    bad.g_idx[2] = -1;
-    says(read(&bad), "g_idx");
-    bad = good.clone();
-    bad.qweight.pop();
-    says(read(&bad), "qweight");
-    bad = good.clone();
-    bad.qzeros.clear();
-    says(read(&bad), "qzeros");
-    says(from_gptq_layout(&good, 0, 8, 4, None, ZeroFormat::V2), "[0, 8]");
-}
-
-#[test]
-fn three_bit_codes_lie_across_words_as_the_kernels_expect() {
-    let codes: Vec<u8> = (0..32).map(|i| (i * 5 % 8) as u8).collect();
-    let words = pack(&codes, 3).expect("packed");
-    assert_eq!(words.len(), 3);
-    let c = |i: usize| u32::from(codes[i]);
-    let low = |first: usize, shift: usize| (0..10).map(|j| c(first + j) << (3 * j + shift)).sum::<u32>();
-    assert_eq!(words[0], low(0, 0) | c(10) << 30);
-    assert_eq!(words[1], c(10) >> 2 | low(11, 1) | c(21) << 31);
-    assert_eq!(words[2], c(21) >> 1 | low(22, 2));
 }

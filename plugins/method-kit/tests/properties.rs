@@ -8,7 +8,6 @@ use llmcb_method_kit::{
     grid::{GridOptions, RangeSearch, round_to_nearest},
     hessian::{FactorOptions, Hessian},
     mask::{Sparsity, magnitude, wanda, wanda_variant},
-    packing::{ZeroFormat, from_gptq_layout, pack, packed_words, to_gptq_layout, unpack},
     sparsegpt::sparsegpt,
 };
 use proptest::prelude::*;
@@ -124,37 +123,6 @@ proptest! {
             q.dequantize().iter().zip(&w).map(|(a, b)| f64::from((a - b).abs()).powf(2.4)).sum::<f64>()
         };
         prop_assert!(error(Some(RangeSearch::default())) <= error(None) * 1.0001);
-    }
-
-    #[test]
-    fn packing_round_trips(bits in 2u8..=8, codes in proptest::collection::vec(any::<u8>(), 0..200)) {
-        let codes: Vec<u8> = codes.iter().map(|c| c & (u8::MAX >> (8 - bits))).collect();
-        let words = pack(&codes, bits).unwrap();
-        prop_assert_eq!(words.len(), packed_words(codes.len(), bits));
-        // Code i is bits [i * bits, (i + 1) * bits) of the stream of words.
-        let bit = |i: usize| (words[i / 32] >> (i % 32)) & 1;
-        for (i, &code) in codes.iter().enumerate() {
-            let read = (0..usize::from(bits)).map(|b| bit(i * usize::from(bits) + b) << b).sum::<u32>();
-            prop_assert_eq!(read, u32::from(code));
-        }
-        prop_assert_eq!(unpack(&words, bits, codes.len()).unwrap(), codes);
-    }
-
-    #[test]
-    fn gptq_layout_round_trips(
-        seed: u64, rows in 1usize..3, cols in 1usize..4, bits in 2u8..=8, group in 5usize..70,
-        symmetric: bool, v1: bool,
-    ) {
-        let (rows, cols) = (32 * rows, 32 * cols);
-        let w = seeded::weights(seed, rows, cols, false);
-        let options = GridOptions { bits, group_size: Some(group), symmetric, search: None };
-        let mut q = round_to_nearest(Matrix::new(&w, rows, cols).unwrap(), &options).unwrap();
-        q.symmetric = q.zeros.iter().all(|&z| z == 1 << (bits - 1));
-        let format = if v1 { ZeroFormat::V1 } else { ZeroFormat::V2 };
-        let tensors = to_gptq_layout(&q, format).unwrap();
-        prop_assert_eq!(tensors.qweight.len(), cols * usize::from(bits) / 32 * rows);
-        let back = from_gptq_layout(&tensors, rows, cols, bits, Some(group), format).unwrap();
-        prop_assert_eq!(back, q);
     }
 
     #[test]

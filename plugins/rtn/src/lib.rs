@@ -50,7 +50,7 @@ impl Method for Rtn {
             )
             .licence(env!("CARGO_PKG_LICENSE"))
             .authors("The llmcb-host authors")
-            .formats(&["dense", "grouped-integer"])
+            .formats(&["gptq", "grouped-integer", "dense"])
     }
 
     fn new(options: Options, _host: &Host) -> Result<Self> {

@@ -1,10 +1,12 @@
 //! GGUF, versions 2 and 3, little endian: ggml's single-file format of metadata, vocabulary and tensors.
 
+pub mod blocks;
 mod header;
 mod hub_config;
 mod metadata;
 mod names;
 mod rope_scaling;
+mod writer;
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -15,6 +17,8 @@ use crate::{Error, Result};
 use header::Header;
 pub(crate) use metadata::View;
 use names::Role;
+pub use names::gguf_name;
+pub use writer::{GgufTensor, GgufWriter, MetadataValue};
 
 /// A GGUF's header: everything in it but the tensors' bytes.
 pub(crate) struct Gguf {
@@ -39,6 +43,7 @@ impl Gguf {
             config,
             maps: vec![map],
             entries,
+            quantization: None,
             format: Format::Gguf(Box::new(gguf)),
         })
     }

@@ -47,6 +47,31 @@ pub(crate) fn hub_name(name: &str, layers: usize) -> Role {
     Role::Weight(format!("model.layers.{layer}.{module}.{kind}"))
 }
 
+/// The name in a GGUF of the weight that Hugging Face calls `name`; `None` for one that has no place there.
+pub fn gguf_name(name: &str) -> Option<String> {
+    match name {
+        "model.embed_tokens.weight" => return Some("token_embd.weight".to_owned()),
+        "model.norm.weight" => return Some("output_norm.weight".to_owned()),
+        "lm_head.weight" => return Some("output.weight".to_owned()),
+        _ => {}
+    }
+    let (layer, part) = name.strip_prefix("model.layers.")?.split_once('.')?;
+    let (module, kind) = part.rsplit_once('.')?;
+    let module = match module {
+        "input_layernorm" => "attn_norm",
+        "self_attn.q_proj" => "attn_q",
+        "self_attn.k_proj" => "attn_k",
+        "self_attn.v_proj" => "attn_v",
+        "self_attn.o_proj" => "attn_output",
+        "post_attention_layernorm" => "ffn_norm",
+        "mlp.gate_proj" => "ffn_gate",
+        "mlp.up_proj" => "ffn_up",
+        "mlp.down_proj" => "ffn_down",
+        _ => return None,
+    };
+    matches!(kind, "weight" | "bias").then(|| format!("blk.{layer}.{module}.{kind}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -68,6 +93,7 @@ mod tests {
             ("blk.2.ffn_down.weight", "model.layers.2.mlp.down_proj.weight"),
         ] {
             assert_eq!(hub_name(gguf, 12), Role::Weight(hub.to_owned()), "{gguf}");
+            assert_eq!(gguf_name(hub).as_deref(), Some(gguf));
         }
     }
 

@@ -16,21 +16,23 @@ use crate::{Error, Result};
 const REMEDY: &str = "convert the model again with a current converter, or use its original checkpoint";
 
 /// `tokenizer.ggml.token_type`.
-mod token_type {
-    pub(super) const NORMAL: i32 = 1;
-    pub(super) const CONTROL: i32 = 3;
-    pub(super) const USER_DEFINED: i32 = 4;
-    pub(super) const BYTE: i32 = 6;
+pub(super) mod token_type {
+    pub(in crate::tokenizer) const NORMAL: i32 = 1;
+    pub(in crate::tokenizer) const UNKNOWN: i32 = 2;
+    pub(in crate::tokenizer) const CONTROL: i32 = 3;
+    pub(in crate::tokenizer) const USER_DEFINED: i32 = 4;
+    pub(in crate::tokenizer) const UNUSED: i32 = 5;
+    pub(in crate::tokenizer) const BYTE: i32 = 6;
 }
 
 /// Splits text into words, then byte-level BPE works inside each.
-struct PreTokenizer {
+pub(super) struct PreTokenizer {
     /// The pre-tokenizer's JSON.
-    json: Value,
+    pub(super) json: Value,
     /// Applied to the text before anything else.
-    normalizer: Value,
+    pub(super) normalizer: Value,
     /// A whole word that is a token stays one, whatever the merges say.
-    ignore_merges: bool,
+    pub(super) ignore_merges: bool,
     /// Whether a BOS is added when the file does not say.
     add_bos: bool,
 }
@@ -215,7 +217,7 @@ fn byte_level(view: &View<'_>, vocabulary: &Vocabulary<'_>) -> Result<(Value, bo
     Ok((json, pre.add_bos))
 }
 
-const KNOWN_PRE: [&str; 10] = [
+pub(super) const KNOWN_PRE: [&str; 10] = [
     "smollm",
     "llama-bpe",
     "llama3",
@@ -229,7 +231,7 @@ const KNOWN_PRE: [&str; 10] = [
 ];
 
 /// The pre-tokenizer of this name, as the models' own `tokenizer.json` files have it.
-fn pre_tokenizer(name: &str) -> Option<PreTokenizer> {
+pub(super) fn pre_tokenizer(name: &str) -> Option<PreTokenizer> {
     let plain = |steps: Vec<Value>| PreTokenizer {
         json: json!({ "type": "Sequence", "pretokenizers": steps }),
         normalizer: Value::Null,

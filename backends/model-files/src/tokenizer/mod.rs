@@ -1,6 +1,7 @@
 //! Text to token ids and back.
 
 mod definition;
+mod gguf_metadata;
 mod gguf_vocabulary;
 mod hub_files;
 mod merges;
@@ -11,7 +12,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::gguf::View;
+use crate::gguf::{MetadataValue, View};
 use crate::{Error, Result};
 
 /// A model's tokenizer. Cheap to clone, and usable from several threads at once.
@@ -112,6 +113,14 @@ impl Tokenizer {
     /// [`Error::Io`] when a file cannot be written.
     pub fn save(&self, directory: &Path) -> Result<()> {
         save::write(&self.inner, directory)
+    }
+
+    /// The tokenizer as metadata of a GGUF, for a model whose embedding has `rows` rows.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`] when it is of a kind that llama.cpp does not know.
+    pub fn gguf_metadata(&self, rows: usize) -> Result<Vec<(String, MetadataValue)>> {
+        gguf_metadata::build(self, rows)
     }
 
     fn encode_failure(&self, error: &(dyn std::error::Error + Send + Sync)) -> Error {

@@ -313,7 +313,7 @@ pub fn write_hub_layout(directory: &Path) {
         ("model.embed_tokens.weight", "F32", &[6, 4], &bytes),
         ("model.norm.weight", "BF16", &[4], &bytes[..8]),
         ("lm_head.weight", "F16", &[6, 4], &bytes[..48]),
-        ("model.steps", "I64", &[2], &bytes[..16]),
+        ("model.steps", "F64", &[2], &bytes[..16]),
     ]);
     std::fs::write(directory.join("model.safetensors"), file).unwrap();
 }

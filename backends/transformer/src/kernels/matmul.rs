@@ -254,6 +254,69 @@ pub fn multiply_strided(
     unsafe { walk(instruction_set(), rows, tile) }
 }
 
+/// A stretch of one panel's inner dimension times rows of X.
+#[derive(Clone, Copy)]
+pub(super) struct PanelBlock {
+    pub(super) rows: usize,
+    /// Steps of the inner dimension.
+    pub(super) steps: usize,
+    pub(super) x: *const f32,
+    pub(super) x_stride: usize,
+    /// `[steps][16]`.
+    pub(super) panel: *const f32,
+    pub(super) y: *mut f32,
+    pub(super) y_stride: usize,
+    /// Columns of the panel that exist; the others are not written.
+    pub(super) columns: usize,
+    /// Whether sums go on from what is in Y.
+    pub(super) proceed: bool,
+}
+
+/// Runs the best tile of this machine over a block.
+///
+/// # Safety
+/// For `r < rows`, `k < steps`: `x + r * x_stride + k` and `panel + k * 16 + j` for `j < 16` must be readable, `y + r * y_stride + j` readable and writable
+/// for `j < columns` by this thread alone; the processor must have the instruction set.
+pub(super) unsafe fn multiply_panel_block(set: InstructionSet, block: PanelBlock) {
+    let PanelBlock { rows, steps, x, x_stride, panel, y, y_stride, columns, proceed } = block;
+    let mut tile = Tile {
+        inner: steps,
+        a: x,
+        row_stride: x_stride,
+        inner_stride: 1,
+        b: panel,
+        b_stride: PANEL,
+        c: y,
+        c_stride: y_stride,
+        proceed,
+    };
+    if columns == PANEL {
+        // SAFETY: the caller's promise.
+        unsafe { walk(set, rows, tile) };
+        return;
+    }
+    // Columns that do not exist may not be written to: they go through this buffer.
+    let mut edge = [0f32; PANEL * 12];
+    tile.c = edge.as_mut_ptr();
+    tile.c_stride = PANEL;
+    for r0 in (0..rows).step_by(12) {
+        let some = 12.min(rows - r0);
+        // SAFETY: as above, but C is `edge`, 12 rows of 16; `columns` of each go to and come from Y.
+        unsafe {
+            for r in 0..some {
+                let from = y.add((r0 + r) * y_stride);
+                std::ptr::copy_nonoverlapping(from, edge.as_mut_ptr().add(r * PANEL), columns);
+            }
+            tile.a = x.add(r0 * x_stride);
+            walk(set, some, tile);
+            for r in 0..some {
+                let to = y.add((r0 + r) * y_stride);
+                std::ptr::copy_nonoverlapping(edge.as_ptr().add(r * PANEL), to, columns);
+            }
+        }
+    }
+}
+
 /// A weight matrix `[out, in]` packed for products `Y = X W^T`: panels of 16 outputs, each stored inner index first.
 ///
 /// Outputs beyond the last are zero-filled up to a whole panel.
@@ -370,47 +433,23 @@ impl PackedMatrix {
         y_stride: usize,
     ) {
         let set = instruction_set();
-        // Rows that a machine without padding may not write to go through this buffer.
-        let mut edge = [0f32; PANEL * 12];
         let mut k0 = 0;
         loop {
             let inner = (self.inputs - k0).min(INNER_BLOCK);
             for p in first..first + count {
-                let mut tile = Tile {
-                    inner,
-                    a: x.wrapping_add(k0),
-                    row_stride: self.inputs,
-                    inner_stride: 1,
-                    b: self.panels.as_ptr().wrapping_add((p * self.inputs + k0) * PANEL),
-                    b_stride: PANEL,
-                    c: y.wrapping_add((p - first) * PANEL),
-                    c_stride: y_stride,
+                let block = PanelBlock {
+                    rows,
+                    steps: inner,
+                    x: x.wrapping_add(k0),
+                    x_stride: self.inputs,
+                    panel: self.panels.as_ptr().wrapping_add((p * self.inputs + k0) * PANEL),
+                    y: y.wrapping_add((p - first) * PANEL),
+                    y_stride,
+                    columns: PANEL.min(self.outputs - p * PANEL),
                     proceed: k0 > 0,
                 };
-                let columns = PANEL.min(self.outputs - p * PANEL);
-                if columns == PANEL {
-                    // SAFETY: A and C are the caller's promise; B is panel `p`, steps `k0 .. k0 + inner`.
-                    unsafe { walk(set, rows, tile) };
-                    continue;
-                }
-                tile.c = edge.as_mut_ptr();
-                tile.c_stride = PANEL;
-                for r0 in (0..rows).step_by(12) {
-                    let some = 12.min(rows - r0);
-                    // SAFETY: as above, but C is `edge`, 12 rows of 16; `columns` of each go to and come from Y.
-                    unsafe {
-                        for r in 0..some {
-                            let from = y.add((r0 + r) * y_stride + (p - first) * PANEL);
-                            std::ptr::copy_nonoverlapping(from, edge.as_mut_ptr().add(r * PANEL), columns);
-                        }
-                        tile.a = x.add(k0 + r0 * self.inputs);
-                        walk(set, some, tile);
-                        for r in 0..some {
-                            let to = y.add((r0 + r) * y_stride + (p - first) * PANEL);
-                            std::ptr::copy_nonoverlapping(edge.as_ptr().add(r * PANEL), to, columns);
-                        }
-                    }
-                }
+                // SAFETY: X and Y are the caller's promise; B is panel `p`, steps `k0 .. k0 + inner`.
+                unsafe { multiply_panel_block(set, block) };
             }
             k0 += inner;
             if k0 >= self.inputs {

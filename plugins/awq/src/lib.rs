@@ -1,0 +1,315 @@
+//! AWQ: scales input channels by their activation before rounding, then clips ranges.
+
+use std::collections::BTreeMap;
+
+use llmcb_method_kit::Matrix;
+use llmcb_method_kit::awq::{AwqGrid, RATIOS, clamp_groups, scale_columns, scales};
+use llmcb_method_kit::hessian::Hessian;
+use llmcb_method_kit::plugin;
+use llmcb_plugin_api::sdk::*;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Options of the method.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Options {
+    /// Bits per weight.
+    #[schemars(range(min = 2, max = 8))]
+    pub bits: u8,
+    /// Input columns that share a scale and a zero; -1 for the whole row.
+    #[schemars(range(min = -1))]
+    pub group_size: i64,
+    /// Whether ranges need not be symmetric around zero.
+    pub zero_point: bool,
+    /// Search for scales of input channels.
+    pub auto_scale: bool,
+    /// Search for ranges that leave out the largest weights.
+    pub clip: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options { bits: 4, group_size: 128, zero_point: true, auto_scale: true, clip: true }
+    }
+}
+
+/// The method.
+pub struct Awq {
+    grid: AwqGrid,
+    auto_scale: bool,
+    clip: bool,
+}
+
+/// What divides by the scales that a group of linears is multiplied by.
+enum Source {
+    Norm(String),
+    Linear(String),
+}
+
+/// Scales found for the input of some linears.
+struct Scaling {
+    source: Source,
+    linears: Vec<Linear>,
+    scales: Vec<f32>,
+}
+
+impl Method for Awq {
+    type Options = Options;
+
+    fn descriptor() -> Descriptor {
+        Descriptor::method("awq", "AWQ", env!("CARGO_PKG_VERSION"))
+            .summary("Protects the input channels that carry most activation, then rounds.")
+            .description(
+                "The weights that matter are those whose inputs are large. Multiplying an input channel by s before rounding, \
+                 and dividing what comes before by s, keeps the product and makes that channel's rounding error smaller. \
+                 For each group of linears that share an input, s = mean(|x|)^a is searched over a = 0, 0.05, ..., 0.95 \
+                 (equation 5 of the paper), by the squared error of the output of what they feed: attention for query, key and \
+                 value, the feed-forward part for gate and up, the linear itself for output and down projections. Scales \
+                 are folded into the norm or linear before, so the checkpoint needs no operation of its own; where a \
+                 linear's outputs are read by several heads (grouped-query attention), it cannot be folded and is left out, as published.\n\n\
+                 Then ranges are clipped: for each group of weights, the largest magnitude is lowered by up to half as long as \
+                 the group's part of the output gains. Queries and keys are not clipped. The error is taken over all calibration \
+                 tokens; the published code takes every n-th, 512 in all.\n\n\
+                 Every block is compressed on the dense model's activations. `group_size` must divide the inputs of every linear \
+                 for the format `awq` to hold the result.",
+            )
+            .citation(
+                "AWQ: Activation-aware Weight Quantization for On-Device LLM Compression and Acceleration",
+                "Ji Lin, Jiaming Tang, Haotian Tang, Shang Yang, Wei-Ming Chen, Wei-Chen Wang, Guangxuan Xiao, Xingyu Dang, \
+                 Chuang Gan, Song Han",
+                "MLSys 2024",
+                "https://arxiv.org/abs/2306.00978",
+            )
+            .licence(env!("CARGO_PKG_LICENSE"))
+            .authors("The llmcb-host authors")
+            .needs_calibration()
+            .reads_dense_inputs()
+            .formats(&["awq", "grouped-integer", "dense"])
+    }
+
+    fn new(options: Options, _host: &Host) -> Result<Self> {
+        let grid = AwqGrid {
+            bits: options.bits,
+            group_size: plugin::group_size(options.group_size)?,
+            zero_point: options.zero_point,
+        };
+        grid.validate()?;
+        Ok(Awq { grid, auto_scale: options.auto_scale, clip: options.clip })
+    }
+
+    fn compress_block(&mut self, block: &mut Block<'_>, host: &Host) -> Result<()> {
+        let linears = block.linears().to_vec();
+        let statistics = if self.auto_scale || self.clip {
+            let request = StatisticsRequest::of(linears.iter().map(|l| l.name.as_str()));
+            block.input_statistics(&request.gram().magnitudes())?
+        } else {
+            Vec::new()
+        };
+        // All searches see the block as it was; only then is anything changed, as published.
+        let mut found = Vec::new();
+        if self.auto_scale {
+            for group in block.input_groups() {
+                if let Some(source) = source(block, &group) {
+                    host.check_cancelled()?;
+                    let of = of_input(&statistics, &group[0]);
+                    let scales =
+                        of.and_then(|statistics| self.search(block, &group, &source, statistics, host));
+                    let scales = plugin::name(scales, block, &group[0])?;
+                    found.push(Scaling { source, linears: group, scales });
+                }
+            }
+        }
+        let mut weights: BTreeMap<String, Vec<f32>> = BTreeMap::new();
+        for linear in &linears {
+            weights.insert(linear.name.clone(), block.weight(&linear.name)?.to_f32()?);
+        }
+        for scaling in &found {
+            fold(block, scaling, &mut weights)?;
+        }
+        for (at, linear) in linears.iter().enumerate() {
+            plugin::step(block, at, linear, host)?;
+            let mut weight = weights.remove(&linear.name).unwrap_or_default();
+            let scales = found.iter().find(|s| s.linears.iter().any(|l| l.name == linear.name));
+            let quantized = self
+                .clipped(linear, &mut weight, &statistics, scales.map(|s| s.scales.as_slice()))
+                .and_then(|()| {
+                    let [rows, columns] = linear.shape();
+                    Ok(self.grid.round(Matrix::new(&weight, rows, columns)?)?)
+                });
+            let quantized = plugin::name(quantized, block, linear)?;
+            plugin::quantize(block, linear, quantized)?;
+        }
+        Ok(())
+    }
+}
+
+fn of_input<'a>(statistics: &'a [InputStatistics], linear: &Linear) -> Result<&'a InputStatistics> {
+    let found = statistics.iter().find(|s| s.linear == linear.name);
+    found.ok_or_else(|| Error::failed("the engine gave no statistics of its input"))
+}
+
+fn gram_of(statistics: &InputStatistics) -> Result<&[f32]> {
+    let gram = statistics.gram.as_ref();
+    gram.ok_or_else(|| Error::failed("the engine gave no Gram matrix of its input"))?.as_slice::<f32>()
+}
+
+/// What scales of the inputs of these linears can be folded into.
+fn source(block: &Block<'_>, group: &[Linear]) -> Option<Source> {
+    let first = group.first()?;
+    let norm = block.norms().iter().find(|norm| group.iter().all(|l| norm.feeds.contains(&l.name)));
+    if let Some(norm) = norm {
+        return Some(Source::Norm(norm.name.clone()));
+    }
+    let before = first.fed_by.as_ref().filter(|_| group.len() == 1)?;
+    (before.repeats == 1).then(|| Source::Linear(before.linear.clone()))
+}
+
+impl Awq {
+    /// The scales whose rounding error hurts least.
+    fn search(
+        &self,
+        block: &mut Block<'_>,
+        group: &[Linear],
+        source: &Source,
+        statistics: &InputStatistics,
+        host: &Host,
+    ) -> Result<Vec<f32>> {
+        let first = &group[0];
+        let mean = statistics.abs_mean.as_ref();
+        let mean =
+            mean.ok_or_else(|| Error::failed("the engine gave no magnitudes of its input"))?.to_f32()?;
+        let module = match source {
+            Source::Norm(_) => {
+                let inspected = block.modules().iter().find(|m| m.input_group == first.input_group);
+                let inspected = inspected.ok_or_else(|| {
+                    Error::unsupported(format!(
+                        "the engine names no module that reads `{}`",
+                        first.input_group
+                    ))
+                })?;
+                Some(inspected.name.clone())
+            }
+            Source::Linear(_) => None,
+        };
+        let hessian = match module {
+            None => Some(Hessian::from_gram(gram_of(statistics)?, first.in_features as usize, 1)?),
+            Some(_) => None,
+        };
+        let weights =
+            group.iter().map(|linear| block.weight(&linear.name)).collect::<Result<Vec<Tensor>>>()?;
+        let mut best = (f64::INFINITY, Vec::new(), 0.0);
+        for step in 0..RATIOS {
+            host.check_cancelled()?;
+            let ratio = step as f32 / RATIOS as f32;
+            let scales = scales(&mean, ratio);
+            let mut trial = Vec::new();
+            for (linear, weight) in group.iter().zip(&weights) {
+                let rounded = self.grid.round_scaled(plugin::matrix(weight, linear)?, &scales)?;
+                trial.push((linear.name.clone(), Tensor::from_vec(rounded, &linear.shape())?));
+            }
+            let error = match (&module, &hessian) {
+                (Some(module), _) => block.module_error(module, trial)?,
+                (None, Some(hessian)) => {
+                    let changed = plugin::matrix(&trial[0].1, first)?;
+                    hessian.relative_output_error(plugin::matrix(&weights[0], first)?, changed)?
+                }
+                (None, None) => return Err(Error::failed("nothing to compare outputs of")),
+            };
+            if error < best.0 {
+                best = (error, scales, ratio);
+            }
+        }
+        let (error, scales, ratio) = best;
+        host.log(
+            LogLevel::Debug,
+            format!(
+                "block {}, {}: scales by activation^{ratio:.2}, output error {error:.3e}",
+                block.index(),
+                first.input_group
+            ),
+        );
+        if scales.is_empty() {
+            return Err(Error::failed("no scale gives an output that is a number"));
+        }
+        Ok(scales)
+    }
+
+    /// Clips the (scaled) weight of a linear, where that is wanted.
+    fn clipped(
+        &self,
+        linear: &Linear,
+        weight: &mut [f32],
+        statistics: &[InputStatistics],
+        scales: Option<&[f32]>,
+    ) -> Result<()> {
+        if !self.clip || decides_attention(&linear.name) {
+            return Ok(());
+        }
+        let [rows, columns] = linear.shape();
+        let mut gram = gram_of(of_input(statistics, linear)?)?.to_vec();
+        if let Some(scales) = scales {
+            for (row, a) in gram.chunks_mut(columns).zip(scales) {
+                row.iter_mut().zip(scales).for_each(|(g, b)| *g /= a * b);
+            }
+        }
+        let limits = self.grid.clip(Matrix::new(weight, rows, columns)?, &gram)?;
+        clamp_groups(weight, columns, self.grid.group_size, &limits);
+        Ok(())
+    }
+}
+
+/// Whether a linear makes queries or keys. Their product, not their own outputs, is what matters, so the published code does
+/// not clip them; it goes by these names.
+fn decides_attention(name: &str) -> bool {
+    ["q_", "k_", "query", "key"].iter().any(|part| name.contains(part))
+}
+
+/// Multiplies linears by scales, and divides what comes before by them.
+fn fold(block: &mut Block<'_>, scaling: &Scaling, weights: &mut BTreeMap<String, Vec<f32>>) -> Result<()> {
+    let scales = &scaling.scales;
+    match &scaling.source {
+        Source::Norm(norm) => {
+            for parameter in parameters(block, norm) {
+                let values = block.weight(&parameter)?.to_f32()?;
+                let divided: Vec<f32> = values.iter().zip(scales).map(|(v, s)| v / s).collect();
+                let length = divided.len();
+                block.set_weight(&parameter, Tensor::from_vec(divided, &[length])?)?;
+            }
+        }
+        Source::Linear(before) => {
+            let rows = weights.get_mut(before);
+            let rows = rows.ok_or_else(|| Error::failed(format!("the engine names no linear `{before}`")))?;
+            let width = rows.len() / scales.len();
+            for (row, scale) in rows.chunks_mut(width).zip(scales) {
+                row.iter_mut().for_each(|w| *w /= scale);
+            }
+            if block.linears().iter().any(|l| l.name == *before && l.bias) {
+                let bias = format!("{before}.bias");
+                let values = block.weight(&bias)?.to_f32()?;
+                let divided: Vec<f32> = values.iter().zip(scales).map(|(v, s)| v / s).collect();
+                let length = divided.len();
+                block.set_weight(&bias, Tensor::from_vec(divided, &[length])?)?;
+            }
+        }
+    }
+    for linear in &scaling.linears {
+        let [rows, columns] = linear.shape();
+        if let Some(weight) = weights.get_mut(&linear.name) {
+            *weight = scale_columns(Matrix::new(weight, rows, columns)?, scales)?;
+        }
+    }
+    Ok(())
+}
+
+/// Parameters of a norm: its weight, and its bias where it has one.
+fn parameters(block: &Block<'_>, norm: &str) -> Vec<String> {
+    let bias = format!("{norm}.bias");
+    let mut names = vec![norm.to_owned()];
+    if block.weight(&bias).is_ok() {
+        names.push(bias);
+    }
+    names
+}
+
+llmcb_plugin_api::export_method!(Awq);
