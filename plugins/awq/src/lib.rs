@@ -271,10 +271,7 @@ fn fold(block: &mut Block<'_>, scaling: &Scaling, weights: &mut BTreeMap<String,
     match &scaling.source {
         Source::Norm(norm) => {
             for parameter in parameters(block, norm) {
-                let values = block.weight(&parameter)?.to_f32()?;
-                let divided: Vec<f32> = values.iter().zip(scales).map(|(v, s)| v / s).collect();
-                let length = divided.len();
-                block.set_weight(&parameter, Tensor::from_vec(divided, &[length])?)?;
+                divide(block, &parameter, scales)?;
             }
         }
         Source::Linear(before) => {
@@ -285,11 +282,7 @@ fn fold(block: &mut Block<'_>, scaling: &Scaling, weights: &mut BTreeMap<String,
                 row.iter_mut().for_each(|w| *w /= scale);
             }
             if block.linears().iter().any(|l| l.name == *before && l.bias) {
-                let bias = format!("{before}.bias");
-                let values = block.weight(&bias)?.to_f32()?;
-                let divided: Vec<f32> = values.iter().zip(scales).map(|(v, s)| v / s).collect();
-                let length = divided.len();
-                block.set_weight(&bias, Tensor::from_vec(divided, &[length])?)?;
+                divide(block, &format!("{before}.bias"), scales)?;
             }
         }
     }
@@ -300,6 +293,14 @@ fn fold(block: &mut Block<'_>, scaling: &Scaling, weights: &mut BTreeMap<String,
         }
     }
     Ok(())
+}
+
+/// Divides a norm's weight, or a bias, by scales.
+fn divide(block: &mut Block<'_>, parameter: &str, scales: &[f32]) -> Result<()> {
+    let values = block.weight(parameter)?.to_f32()?;
+    let divided: Vec<f32> = values.iter().zip(scales).map(|(v, s)| v / s).collect();
+    let length = divided.len();
+    block.set_weight(parameter, Tensor::from_vec(divided, &[length])?)
 }
 
 /// Parameters of a norm: its weight, and its bias where it has one.

@@ -77,8 +77,7 @@ impl Method for Gptq {
                  they are by then, or all at the beginning with `static_groups`.\n\n\
                  `act_order` helps when few input features carry most of the activation, which is the case for models \
                  whose first token has a massive activation; the report's log shows each linear's output error. It \
-                 scatters groups over the columns, which costs kernels speed; with `static_groups` it does not, at \
-                 little cost in accuracy. `mse` helps at 3 bits and below.\n\n\
+                 scatters groups over the columns, which costs kernels speed; with `static_groups` it does not.\n\n\
                  Defaults are the published code's, but for groups of 128 columns instead of whole rows.",
             )
             .citation(
