@@ -99,6 +99,12 @@ fn every_stage_is_recorded(results: &Results) {
         assert_eq!(result["key"].as_str().map(str::len), Some(64), "{name}");
         assert!(result["peak_memory_bytes"].as_u64().is_some_and(|n| n > 1 << 20), "{name}: {result:#}");
         assert!(result["wall_seconds"].as_f64().is_some_and(|s| s > 0.0), "{name}");
+        let phases = result["phases"].as_object().expect("an object");
+        let in_phases: f64 = phases.values().filter_map(serde_json::Value::as_f64).sum();
+        let wall = result["wall_seconds"].as_f64().expect("a number");
+        assert!((in_phases - wall).abs() < 0.01 + wall * 0.1, "{name}: {wall} s, in phases {phases:?}");
+        let work = if stage.kind == "evaluate" { "scoring" } else { "blocks" };
+        assert!(phases.contains_key(work), "{name}: {phases:?}");
         assert_eq!(result["abi_version"], "1.0", "{name}");
         assert_eq!(result["model"]["sha256"].as_str().map(str::len), Some(64), "{name}");
         for file in result["files"].as_array().into_iter().flatten() {

@@ -3,7 +3,8 @@
 usage: score_transformers.py CHECKPOINT ITEMS.jsonl THREADS BATCH_SIZE...
 
 Every batch size is timed over all items; requests are sorted by length, so that padding costs least. Prints one JSON
-object: seconds per batch size, and the log-likelihoods of the choices in the order of the items.
+object: seconds per batch size, seconds of opening model and tokenizer and of tokenising, and the log-likelihoods of
+the choices in the order of the items.
 """
 
 import json
@@ -50,10 +51,12 @@ def score(model, requests, batch_size):
 def main():
     checkpoint, items_file, threads, *batch_sizes = sys.argv[1:]
     torch.set_num_threads(int(threads))
+    start = time.perf_counter()
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
     model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
     model.eval()
     requests = requests_of(items_file, tokenizer)
+    preparation = time.perf_counter() - start
     score(model, requests[:8], 4)  # warm-up
     seconds = {}
     for batch_size in map(int, batch_sizes):
@@ -61,7 +64,8 @@ def main():
         scores = score(model, requests, batch_size)
         seconds[batch_size] = time.perf_counter() - start
         print(f"transformers, batch {batch_size}: {seconds[batch_size]:.1f} s", file=sys.stderr)
-    print(json.dumps({"seconds": seconds, "log_likelihoods": scores, "torch": torch.__version__}))
+    answer = {"seconds": seconds, "preparation": preparation, "log_likelihoods": scores, "torch": torch.__version__}
+    print(json.dumps(answer))
 
 
 if __name__ == "__main__":

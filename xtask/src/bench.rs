@@ -16,7 +16,10 @@ const PACKAGES: [&str; 3] = ["torch==2.13.0", "transformers==5.17.0", "numpy"];
 
 #[derive(Deserialize)]
 struct Theirs {
+    /// Seconds of scoring by batch size, the model being in memory.
     seconds: BTreeMap<String, f64>,
+    /// Seconds of opening the model and of tokenising.
+    preparation: f64,
     log_likelihoods: Vec<f64>,
     torch: String,
 }
@@ -62,7 +65,7 @@ fn scoring(folder: &Path, python: &Path) -> Result {
         .arg(&dense)
         .arg("--out")
         .arg(&ours))?;
-    let (items, seconds) = evaluated(&ours)?;
+    let (items, stage) = evaluated(&ours)?;
     let log_likelihoods = log_likelihoods(&items)?;
 
     let threads = std::thread::available_parallelism().map_or(1, usize::from).to_string();
@@ -87,25 +90,34 @@ fn scoring(folder: &Path, python: &Path) -> Result {
         .ok_or("score_transformers.py timed nothing")?;
     println!("scoring, HellaSwag, {} choices, float32", log_likelihoods.len());
     println!(
-        "  transformers (torch {}, its best batch size {batch}) / llmcb-host: {:.2}x",
+        "  transformers (torch {}, its best batch size {batch}) / llmcb-host: {:.2}x; with loading and tokenising {:.2}x",
         theirs.torch,
-        best / seconds
+        best / stage.scoring,
+        (best + theirs.preparation) / stage.whole
     );
     println!("  largest difference in log-likelihood: {difference:.1e}");
     Ok(())
 }
 
+/// Seconds of an evaluate stage.
+struct Stage {
+    /// From a model that is in memory and requests that are token ids to scores.
+    scoring: f64,
+    /// From opening the model to metrics.
+    whole: f64,
+}
+
 /// The items and the seconds of the one evaluate stage of a result directory.
-fn evaluated(results: &Path) -> Result<(PathBuf, f64)> {
+fn evaluated(results: &Path) -> Result<(PathBuf, Stage)> {
     let stages = results.join("stages");
     let entries = std::fs::read_dir(&stages).map_err(|e| format!("{}: {e}", stages.display()))?;
     for entry in entries.flatten() {
         let file = entry.path().join("result.json");
         let Ok(text) = std::fs::read_to_string(&file) else { continue };
         let result: Value = serde_json::from_str(&text).map_err(|e| format!("{}: {e}", file.display()))?;
-        if let (Some("evaluate"), Some(seconds)) = (result["kind"].as_str(), result["wall_seconds"].as_f64())
-        {
-            return Ok((entry.path().join("items.jsonl"), seconds));
+        let seconds = (result["phases"]["scoring"].as_f64(), result["wall_seconds"].as_f64());
+        if let (Some("evaluate"), (Some(scoring), Some(whole))) = (result["kind"].as_str(), seconds) {
+            return Ok((entry.path().join("items.jsonl"), Stage { scoring, whole }));
         }
     }
     Err(format!("{}: no evaluation was done", stages.display()))

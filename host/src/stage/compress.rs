@@ -74,6 +74,7 @@ pub(super) fn run(order: &StageOrder, services: &Arc<Services>, usage: &Usage) -
 
     services.check_cancelled()?;
     if plugin.descriptor().needs.calibration {
+        usage.phase("calibration data");
         services.stage_progress(0, total, "preparing calibration");
         let text = text::obtain(order, services, &calibration.text, &mut outcome.data)?;
         outcome.warnings.extend(text.note.clone());
@@ -87,6 +88,7 @@ pub(super) fn run(order: &StageOrder, services: &Arc<Services>, usage: &Usage) -
         services.log(LogLevel::Debug, &format!("engine without calibration: {error}"));
     }
 
+    usage.phase("blocks");
     for index in 0..info_blocks(total)? {
         services.check_cancelled()?;
         let file = block_file(&blocks, index);
@@ -106,6 +108,7 @@ pub(super) fn run(order: &StageOrder, services: &Arc<Services>, usage: &Usage) -
         engine.close_block().map_err(|e| e.at(&place))?;
     }
     services.check_cancelled()?;
+    usage.phase("saving");
     services.stage_progress(total, total, "saving the checkpoint");
     outcome.checkpoint = Some(save_checkpoint(&mut engine, &order.directory)?);
     std::fs::remove_dir_all(&blocks).map_err(io("remove", &blocks))?;

@@ -176,6 +176,7 @@ pub(super) fn run(
         return Err(Error::failed("not an evaluate stage"));
     };
     let invalid = |error: TaskError| Error::invalid(error.to_string());
+    usage.phase("preparing");
     services.stage_progress(0, 0, "preparing the task");
     let line = parse_task(task, *limit, *shots, order.seed).map_err(invalid)?;
     let prepared = line
@@ -188,11 +189,14 @@ pub(super) fn run(
         outcome.warnings.extend(data.note.clone());
     }
     services.check_cancelled()?;
+    usage.phase("tokenising");
     services.stage_progress(0, 0, "tokenising");
     let encoder = RunnerEncoder { prefix: runner.model()?.prefix_token, runner };
     let requests = prepared.requests(&encoder).map_err(invalid)?;
 
+    usage.phase("scoring");
     let scores = score(order, runner, services, usage, &prepared, &requests)?;
+    usage.phase("metrics");
     let truncated = scores.iter().filter(|s| s.truncated).count();
     if truncated > 0 {
         outcome.warnings.push(format!(

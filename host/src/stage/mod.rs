@@ -51,6 +51,7 @@ pub(crate) fn run(
     let usage = Usage::start(&order.directory);
     // Kept at once: an attempt that is killed early is an attempt, too.
     usage.keep();
+    usage.phase("loading");
     let services =
         || Arc::new(Services::new(events.clone(), Arc::clone(cancelled), order.seed, order.threads));
     let mut outcome = match &order.work {
@@ -65,6 +66,7 @@ pub(crate) fn run(
             let services = Arc::clone(&loaded.services);
             let mut outcome = match &order.work {
                 Work::Profile { workload, text, .. } => {
+                    usage.phase("timing");
                     profile::run(order, &mut loaded.runner, &services, workload, text)?
                 }
                 _ => evaluate::run(order, &mut loaded.runner, &services, &usage)?,

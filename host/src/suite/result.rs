@@ -193,6 +193,10 @@ pub struct StageResult {
     /// Wall-clock seconds, summed over interrupted attempts.
     #[serde(default)]
     pub wall_seconds: f64,
+    /// Wall-clock seconds by phase, such as `loading` and `scoring`, summed over interrupted attempts. A stage that goes
+    /// on with the model of the stage before it has no `loading` to speak of.
+    #[serde(default)]
+    pub phases: BTreeMap<String, f64>,
     /// Processor seconds of the worker, user and system, summed over interrupted attempts.
     #[serde(default)]
     pub cpu_seconds: f64,

@@ -1,6 +1,7 @@
 //! The executor: takes a plan's stages in order, reuses what is done, runs the others in workers, and keeps the result files true all the way.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -290,7 +291,7 @@ struct Ready {
     work: Work,
     model: PathBuf,
     result: StageResult,
-    expected_data: std::collections::BTreeMap<String, String>,
+    expected_data: BTreeMap<String, String>,
 }
 
 impl Runner<'_> {
@@ -316,7 +317,7 @@ impl Runner<'_> {
             None => None,
             Some(m) => Some((&suite.methods[m], self.facts.methods[m].as_ref().map_err(|e| failed(e))?)),
         };
-        let mut expected_data = std::collections::BTreeMap::new();
+        let mut expected_data = BTreeMap::new();
         let mut expect_text = || {
             if let Some(Ok(text)) = &self.facts.text {
                 expected_data.insert(text.name.clone(), text.sha256.clone());
@@ -394,6 +395,7 @@ impl Runner<'_> {
             settings: plan::settings(suite, self.facts, stage),
             started_unix: unix_now(),
             wall_seconds: 0.0,
+            phases: BTreeMap::new(),
             cpu_seconds: 0.0,
             peak_memory_bytes: 0,
             resumed: 0,
@@ -654,6 +656,7 @@ fn fill(result: &mut StageResult, outcome: StageOutcome) {
     result.warnings = outcome.warnings;
     result.started_unix = outcome.started_unix;
     result.wall_seconds = outcome.wall_seconds;
+    result.phases = outcome.phases;
     result.cpu_seconds = outcome.cpu_seconds;
     result.peak_memory_bytes = outcome.peak_memory_bytes;
     result.resumed = outcome.resumed;

@@ -149,6 +149,8 @@ pub struct StageOutcome {
     pub started_unix: f64,
     /// Wall-clock seconds of all attempts.
     pub wall_seconds: f64,
+    /// The same by phase.
+    pub phases: BTreeMap<String, f64>,
     /// Processor seconds of all attempts.
     pub cpu_seconds: f64,
     /// Largest resident memory over all attempts.

@@ -1,5 +1,7 @@
 //! What a stage cost: time and memory, over all its attempts.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -36,6 +38,27 @@ struct Attempts {
     cpu_seconds: f64,
     peak_memory_bytes: u64,
     attempts: u32,
+    /// Wall-clock seconds of each phase.
+    #[serde(default)]
+    phases: BTreeMap<String, f64>,
+}
+
+/// Seconds of the phases that are over, and the one that goes on.
+#[derive(Default)]
+struct Phases {
+    over: BTreeMap<String, f64>,
+    now: Option<(&'static str, Instant)>,
+}
+
+impl Phases {
+    /// All phases so far, the present one up to now.
+    fn so_far(&self) -> BTreeMap<String, f64> {
+        let mut all = self.over.clone();
+        if let Some((name, since)) = self.now {
+            *all.entry(name.to_owned()).or_default() += since.elapsed().as_secs_f64();
+        }
+        all
+    }
 }
 
 /// Counts what a stage costs and keeps it in the stage's directory, so that an interrupted attempt is not forgotten.
@@ -44,6 +67,7 @@ pub(crate) struct Usage {
     before: Attempts,
     started: Instant,
     cpu_at_start: f64,
+    phases: RefCell<Phases>,
 }
 
 impl Usage {
@@ -54,7 +78,15 @@ impl Usage {
         let before = std::fs::read(&file).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64());
         let before = before.unwrap_or(Attempts { started_unix: now, ..Attempts::default() });
-        Usage { file, before, started: Instant::now(), cpu_at_start: cpu_seconds() }
+        let phases = RefCell::new(Phases { over: before.phases.clone(), now: None });
+        Usage { file, before, started: Instant::now(), cpu_at_start: cpu_seconds(), phases }
+    }
+
+    /// Ends the phase that goes on and begins another.
+    pub(crate) fn phase(&self, name: &'static str) {
+        let mut phases = self.phases.borrow_mut();
+        phases.over = phases.so_far();
+        phases.now = Some((name, Instant::now()));
     }
 
     fn total(&self) -> Attempts {
@@ -64,6 +96,7 @@ impl Usage {
             cpu_seconds: self.before.cpu_seconds + (cpu_seconds() - self.cpu_at_start).max(0.0),
             peak_memory_bytes: self.before.peak_memory_bytes.max(peak_memory_bytes()),
             attempts: self.before.attempts + 1,
+            phases: self.phases.borrow().so_far(),
         }
     }
 
@@ -81,7 +114,37 @@ impl Usage {
         outcome.wall_seconds = total.wall_seconds;
         outcome.cpu_seconds = total.cpu_seconds;
         outcome.peak_memory_bytes = total.peak_memory_bytes;
+        outcome.phases = total.phases;
         outcome.resumed = self.before.attempts;
         let _ = std::fs::remove_file(&self.file);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::worker::protocol::StageOutcome;
+
+    #[test]
+    fn phases_add_up_over_attempts() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = Usage::start(folder.path());
+        first.phase("loading");
+        first.phase("scoring");
+        first.keep();
+        let mut kept: Attempts =
+            serde_json::from_slice(&std::fs::read(folder.path().join("attempts.json")).unwrap()).unwrap();
+        assert_eq!(kept.phases.keys().collect::<Vec<_>>(), ["loading", "scoring"]);
+        kept.phases.insert("scoring".to_owned(), 1000.0);
+        std::fs::write(folder.path().join("attempts.json"), serde_json::to_vec(&kept).unwrap()).unwrap();
+
+        let second = Usage::start(folder.path());
+        second.phase("scoring");
+        second.phase("metrics");
+        let mut outcome = StageOutcome::default();
+        second.finish(&mut outcome);
+        assert_eq!(outcome.phases.keys().collect::<Vec<_>>(), ["loading", "metrics", "scoring"]);
+        assert!(outcome.phases["scoring"] >= 1000.0 && outcome.phases["metrics"] < 500.0);
+        assert_eq!(outcome.resumed, 1);
     }
 }
