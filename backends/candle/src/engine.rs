@@ -244,7 +244,7 @@ impl CandleEngine {
             request.sum_squares.then_some(StatisticKind::SquaredSums),
             request.abs_max.then_some(StatisticKind::AbsMax),
             request.abs_mean.then_some(StatisticKind::AbsMean),
-            (request.rows > 0).then_some(StatisticKind::Rows { count: request.rows, seed: request.seed }),
+            (request.rows > 0).then_some(StatisticKind::Rows { count: request.rows }),
         ]
         .into_iter()
         .flatten()

@@ -15,12 +15,10 @@ pub enum StatisticKind {
     AbsMax,
     /// Per column the mean magnitude: `[in]`.
     AbsMean,
-    /// Rows of x, drawn without replacement from all tokens and in their order: `[count, in]`, or all rows if there are fewer.
+    /// Every `max(1, tokens / count)`-th row of x, from the first on: `[rows, in]`.
     Rows {
-        /// How many.
+        /// About how many: so many at least where there are enough tokens, and less than twice as many.
         count: usize,
-        /// Decides which.
-        seed: u64,
     },
 }
 
@@ -48,8 +46,8 @@ pub(crate) struct Accumulator {
     packed: Vec<f32>,
     columns: Vec<f64>,
     rows: Vec<f32>,
-    /// Tokens to be kept, in order.
-    chosen: Vec<usize>,
+    /// Distance from one row that is kept to the next.
+    spacing: usize,
 }
 
 impl Accumulator {
@@ -63,11 +61,11 @@ impl Accumulator {
             packed: Vec::new(),
             columns: Vec::new(),
             rows: Vec::new(),
-            chosen: Vec::new(),
+            spacing: 1,
         };
         match kind {
             StatisticKind::Gram => new.gram = vec![0.0; width * width],
-            StatisticKind::Rows { count, seed } => new.chosen = choose(total, count, seed),
+            StatisticKind::Rows { count } => new.spacing = (total / count.max(1)).max(1),
             _ => new.columns = vec![0.0; width],
         }
         new
@@ -84,10 +82,9 @@ impl Accumulator {
                 }
             }
             StatisticKind::Rows { .. } => {
-                let from = self.chosen.partition_point(|&t| t < self.tokens);
-                let to = self.chosen.partition_point(|&t| t < self.tokens + tokens);
-                for &t in &self.chosen[from..to] {
-                    self.rows.extend_from_slice(&x[(t - self.tokens) * width..][..width]);
+                let first = self.tokens.next_multiple_of(self.spacing) - self.tokens;
+                for t in (first..tokens).step_by(self.spacing) {
+                    self.rows.extend_from_slice(&x[t * width..][..width]);
                 }
             }
             StatisticKind::SquaredSums => {
@@ -153,30 +150,6 @@ impl Accumulator {
     }
 }
 
-/// Draws `count` of `total` without replacement (Vitter's selection sampling), in order.
-fn choose(total: usize, count: usize, seed: u64) -> Vec<usize> {
-    let mut state = seed;
-    let mut random = move || {
-        // SplitMix64.
-        state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut x = state;
-        x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        x ^ (x >> 31)
-    };
-    let mut needed = count.min(total);
-    let mut chosen = Vec::with_capacity(needed);
-    for index in 0..total {
-        let left = (total - index) as u128;
-        // True with the probability needed / left.
-        if (u128::from(random()) * left) >> 64 < needed as u128 {
-            chosen.push(index);
-            needed -= 1;
-        }
-    }
-    chosen
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -213,21 +186,13 @@ mod tests {
                 let want = column(i).map(f64::abs).sum::<f64>() / tokens as f64;
                 prop_assert!((f64::from(mean.values[i]) - want).abs() < 1e-6);
             }
-            let rows = gather(StatisticKind::Rows { count: 9, seed });
-            prop_assert_eq!(rows.shape[0], tokens.min(9));
-            for row in rows.values.chunks_exact(width) {
-                prop_assert!(x.chunks_exact(width).any(|r| r == row));
+            for count in [1, 9, 1000] {
+                let rows = gather(StatisticKind::Rows { count });
+                let spacing = (tokens / count).max(1);
+                let want: Vec<f32> = x.chunks_exact(width).step_by(spacing).flatten().copied().collect();
+                prop_assert_eq!(rows.shape[0], tokens.div_ceil(spacing));
+                prop_assert_eq!(rows.values, want);
             }
         }
-    }
-
-    #[test]
-    fn the_seed_decides_the_rows() {
-        assert_eq!(choose(1000, 10, 1), choose(1000, 10, 1));
-        assert_ne!(choose(1000, 10, 1), choose(1000, 10, 2));
-        assert_eq!(choose(5, 10, 1), [0, 1, 2, 3, 4]);
-        let many = choose(1000, 500, 3);
-        assert_eq!(many.len(), 500);
-        assert!(many.windows(2).all(|w| w[0] < w[1]));
     }
 }

@@ -57,7 +57,7 @@ fn statistics_are_those_of_the_inputs_of_each_linear() {
     let model = Arc::new(model("qwen2-bias", 2));
     let mut calibrator = calibrator(&model);
     calibrator.open_block(0).unwrap();
-    let all = StatisticKind::Rows { count: usize::MAX, seed: 0 };
+    let all = StatisticKind::Rows { count: usize::MAX };
     let linears = model.block_info().linears.clone();
     let rows = calibrator
         .input_statistics(&linears.iter().map(|l| request(&l.name, all)).collect::<Vec<_>>())
@@ -109,7 +109,7 @@ fn statistics_follow_replaced_weights_and_skip_first_tokens() {
     let options = CalibrationOptions { batch_tokens: 60, skip_first: 25, ..CalibrationOptions::default() };
     let mut skipping = Calibrator::new(Arc::clone(&model), windows(), options).unwrap();
     skipping.open_block(0).unwrap();
-    let rows = StatisticKind::Rows { count: usize::MAX, seed: 0 };
+    let rows = StatisticKind::Rows { count: usize::MAX };
     let got = skipping.input_statistics(&[request("self_attn.q_proj", rows)]).unwrap();
     assert_eq!((got[0].tokens, got[0].shape[0]), (8 + 39, 8 + 39));
 }

@@ -16,10 +16,8 @@ pub struct AbiStatisticsRequest {
     pub linears: RVec<RString>,
     /// Any of [`statistic`]'s bits.
     pub kinds: u64,
-    /// Rows to sample when [`statistic::ROWS`] is asked for.
+    /// About how many rows are wanted when [`statistic::ROWS`] is asked for.
     pub rows: u64,
-    /// Seed for the sampling.
-    pub seed: u64,
 }
 
 /// Bits of [`AbiStatisticsRequest::kinds`].
@@ -32,7 +30,7 @@ pub mod statistic {
     pub const ABS_MAX: u64 = 4;
     /// Per input feature, the mean of `|x|`.
     pub const ABS_MEAN: u64 = 8;
-    /// Sampled rows of the input.
+    /// Rows of the input: every `max(1, tokens / rows)`-th, from the first token on.
     pub const ROWS: u64 = 16;
 }
 

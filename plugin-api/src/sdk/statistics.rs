@@ -20,10 +20,8 @@ pub struct StatisticsRequest {
     pub abs_max: bool,
     /// Per input feature, the mean of `|x|`.
     pub abs_mean: bool,
-    /// How many rows of the input to sample.
+    /// About how many rows of the input to give: every `max(1, tokens / rows)`-th, from the first token on.
     pub rows: usize,
-    /// Seed for the sampling.
-    pub seed: u64,
 }
 
 impl StatisticsRequest {
@@ -51,10 +49,9 @@ impl StatisticsRequest {
         self
     }
 
-    /// Asks for sampled rows.
-    pub fn rows(mut self, rows: usize, seed: u64) -> Self {
+    /// Asks for rows, evenly spaced over all tokens: at least `rows` where there are so many, and less than twice as many.
+    pub fn rows(mut self, rows: usize) -> Self {
         self.rows = rows;
-        self.seed = seed;
         self
     }
 
@@ -68,7 +65,6 @@ impl StatisticsRequest {
                 | flag(self.abs_mean, statistic::ABS_MEAN)
                 | flag(self.rows > 0, statistic::ROWS),
             rows: self.rows as u64,
-            seed: self.seed,
         }
     }
 
@@ -80,7 +76,6 @@ impl StatisticsRequest {
             abs_max: has(statistic::ABS_MAX),
             abs_mean: has(statistic::ABS_MEAN),
             rows: if has(statistic::ROWS) { request.rows as usize } else { 0 },
-            seed: request.seed,
             linears: request.linears.into_iter().map(RString::into_string).collect(),
         }
     }

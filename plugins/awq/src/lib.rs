@@ -34,6 +34,9 @@ impl Default for Options {
     }
 }
 
+/// About how many tokens the search for ranges looks at, as published.
+const CLIP_TOKENS: usize = 512;
+
 /// The method.
 pub struct Awq {
     grid: AwqGrid,
@@ -69,8 +72,8 @@ impl Method for Awq {
                  are folded into the norm or linear before, so the checkpoint needs no operation of its own; where a \
                  linear's outputs are read by several heads (grouped-query attention), it cannot be folded and is left out, as published.\n\n\
                  Then ranges are clipped: for each group of weights, the largest magnitude is lowered by up to half as long as \
-                 the group's part of the output gains. Queries and keys are not clipped. The error is taken over all calibration \
-                 tokens; the published code takes every n-th, 512 in all.\n\n\
+                 the group's part of the output gains. Queries and keys are not clipped. The error is taken over about 512 calibration \
+                 tokens, evenly spaced.\n\n\
                  Every block is compressed on the dense model's activations. `group_size` must divide the inputs of every linear \
                  for the format `awq` to hold the result.",
             )
@@ -100,12 +103,8 @@ impl Method for Awq {
 
     fn compress_block(&mut self, block: &mut Block<'_>, host: &Host) -> Result<()> {
         let linears = block.linears().to_vec();
-        let statistics = if self.auto_scale || self.clip {
-            let request = StatisticsRequest::of(linears.iter().map(|l| l.name.as_str()));
-            block.input_statistics(&request.gram().magnitudes())?
-        } else {
-            Vec::new()
-        };
+        let statistics =
+            if self.auto_scale || self.clip { self.statistics(block, &linears)? } else { Vec::new() };
         // All searches see the block as it was; only then is anything changed, as published.
         let mut found = Vec::new();
         if self.auto_scale {
@@ -166,6 +165,31 @@ fn source(block: &Block<'_>, group: &[Linear]) -> Option<Source> {
 }
 
 impl Awq {
+    /// What the searches need of each linear's input: magnitudes for scales, rows for clipping, a Gram matrix where the output
+    /// compared is the linear's own.
+    fn statistics(&self, block: &mut Block<'_>, linears: &[Linear]) -> Result<Vec<InputStatistics>> {
+        let names = || linears.iter().map(|l| l.name.as_str());
+        let mut request = StatisticsRequest::of(names()).magnitudes();
+        if self.clip {
+            request = request.rows(CLIP_TOKENS);
+        }
+        let mut all = block.input_statistics(&request)?;
+        let alone: Vec<String> = block
+            .input_groups()
+            .into_iter()
+            .filter(|group| self.auto_scale && matches!(source(block, group), Some(Source::Linear(_))))
+            .flat_map(|group| group.into_iter().map(|l| l.name))
+            .collect();
+        if !alone.is_empty() {
+            for with_gram in block.input_statistics(&StatisticsRequest::of(alone).gram())? {
+                if let Some(of) = all.iter_mut().find(|s| s.linear == with_gram.linear) {
+                    of.gram = with_gram.gram;
+                }
+            }
+        }
+        Ok(all)
+    }
+
     /// The scales whose rounding error hurts least.
     fn search(
         &self,
@@ -247,13 +271,16 @@ impl Awq {
             return Ok(());
         }
         let [rows, columns] = linear.shape();
-        let mut gram = gram_of(of_input(statistics, linear)?)?.to_vec();
+        let inputs = of_input(statistics, linear)?.rows.as_ref();
+        let mut inputs =
+            inputs.ok_or_else(|| Error::failed("the engine gave no rows of its input"))?.to_f32()?;
         if let Some(scales) = scales {
-            for (row, a) in gram.chunks_mut(columns).zip(scales) {
-                row.iter_mut().zip(scales).for_each(|(g, b)| *g /= a * b);
+            for token in inputs.chunks_mut(columns) {
+                token.iter_mut().zip(scales).for_each(|(x, s)| *x /= s);
             }
         }
-        let limits = self.grid.clip(Matrix::new(weight, rows, columns)?, &gram)?;
+        let inputs = Matrix::new(&inputs, inputs.len() / columns, columns)?;
+        let limits = self.grid.clip(Matrix::new(weight, rows, columns)?, inputs)?;
         clamp_groups(weight, columns, self.grid.group_size, &limits);
         Ok(())
     }

@@ -4,6 +4,8 @@
 //! makes the rounding error of that channel smaller by `s_j` as long as the group's range stays what it was (section 3.2). Channels that
 //! carry much activation deserve it.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use crate::grid::{Grid, GridOptions, Quantized, round_by};
@@ -72,28 +74,22 @@ impl AwqGrid {
 
     /// For each row and group, the magnitude to clip the weights at that makes the squared error of the group's part of the output smallest,
     /// `[rows, groups]` (section 3.2 of the paper calls it clipping to minimise the MSE). Magnitudes from the largest down to just above half
-    /// of it are tried. `gram` is the sum over tokens of `x x^T` of the weight's input, `[cols, cols]`.
+    /// of it are tried. `inputs`, `[tokens, cols]`, is what the weight reads.
     ///
     /// # Errors
-    /// [`KitError::Length`] if `gram` does not fit the weight's columns; [`KitError::Option`] for options out of range.
-    pub fn clip(&self, weight: Matrix<'_>, gram: &[f32]) -> Result<Vec<f32>, KitError> {
+    /// [`KitError::Length`] if `inputs` does not fit the weight's columns; [`KitError::Option`] for options out of range.
+    pub fn clip(&self, weight: Matrix<'_>, inputs: Matrix<'_>) -> Result<Vec<f32>, KitError> {
         self.validate()?;
         let (rows, cols) = (weight.rows(), weight.cols());
-        if Some(gram.len()) != cols.checked_mul(cols) {
-            return Err(KitError::Length {
-                operand: "Gram matrix",
-                expected: cols.saturating_mul(cols),
-                found: gram.len(),
-            });
+        if inputs.cols() != cols {
+            return Err(KitError::Length { operand: "inputs", expected: cols, found: inputs.cols() });
         }
         let size = self.group_size.unwrap_or(cols).min(cols);
         let groups = cols.div_ceil(size);
-        // The part of the Gram matrix that belongs to each group, in one piece.
+        // The error of a group is a quadratic form in the Gram matrix of the inputs it reads.
         let parts: Vec<Vec<f32>> = (0..groups)
-            .map(|group| {
-                let columns = group * size..((group + 1) * size).min(cols);
-                columns.clone().flat_map(|i| gram[i * cols..][columns.clone()].to_vec()).collect()
-            })
+            .into_par_iter()
+            .map(|group| gram_of_columns(inputs, group * size..((group + 1) * size).min(cols)))
             .collect();
         let mut limits = vec![0f32; rows * groups];
         limits.par_chunks_mut(groups).zip(weight.data().par_chunks(cols)).for_each(|(limits, row)| {
@@ -124,6 +120,20 @@ impl AwqGrid {
         }
         best.1
     }
+}
+
+/// The sum over tokens of `x x^T` for some columns of the inputs.
+fn gram_of_columns(inputs: Matrix<'_>, columns: Range<usize>) -> Vec<f32> {
+    let size = columns.len();
+    let mut gram = vec![0f64; size * size];
+    for token in inputs.data().chunks_exact(inputs.cols()) {
+        let x = &token[columns.clone()];
+        for (xi, row) in x.iter().zip(gram.chunks_exact_mut(size)) {
+            let xi = f64::from(*xi);
+            row.iter_mut().zip(x).for_each(|(g, xj)| *g += xi * f64::from(*xj));
+        }
+    }
+    gram.into_iter().map(|g| g as f32).collect()
 }
 
 /// `x^T G x`. Sums of 16 lanes, so that it vectorises.
@@ -212,11 +222,8 @@ mod tests {
             weight in proptest::collection::vec(-2f32..2.0, 3 * 12),
             inputs in proptest::collection::vec(-2f32..2.0, 7 * 12),
         ) {
-            let gram: Vec<f32> = (0..12).flat_map(|i| {
-                let inputs = &inputs;
-                (0..12).map(move |j| inputs.chunks(12).map(|x| x[i] * x[j]).sum())
-            }).collect();
-            let limits = GRID.clip(Matrix::new(&weight, 3, 12).unwrap(), &gram).unwrap();
+            let read = Matrix::new(&inputs, 7, 12).unwrap();
+            let limits = GRID.clip(Matrix::new(&weight, 3, 12).unwrap(), read).unwrap();
             prop_assert_eq!(limits.len(), 9);
             // Group by group, as the search sees it.
             for (row, limits) in limits.chunks(3).enumerate() {
@@ -256,7 +263,7 @@ mod tests {
     fn operands_that_do_not_fit_are_refused() {
         let weight = [0.5f32; 6];
         let matrix = Matrix::new(&weight, 2, 3).unwrap();
-        assert!(GRID.clip(matrix, &[0.0; 4]).is_err());
+        assert!(GRID.clip(matrix, Matrix::new(&[0.0; 4], 1, 4).unwrap()).is_err());
         assert!(GRID.round_scaled(matrix, &[1.0; 2]).is_err());
         assert!(AwqGrid { bits: 9, ..GRID }.validate().is_err());
     }
