@@ -1,5 +1,6 @@
 //! From a suite to results: facts, plan, content keys, store, executor.
 
+mod cells;
 pub mod facts;
 pub(crate) mod format;
 pub mod key;
@@ -10,6 +11,7 @@ pub mod plan;
 pub mod result;
 pub mod run;
 pub mod spec;
+mod state;
 pub mod store;
 
 #[cfg(test)]

@@ -9,14 +9,16 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use llmcb_plugin_api::abi::{ABI_MAJOR, ABI_MINOR};
 
+use super::cells::cells;
 use super::facts::{self, Facts, PluginFact};
 use super::overall::overall;
-use super::plan::{self, DENSE, Plan, PlannedStage};
+use super::plan::{self, Plan, PlannedStage};
 use super::result::{
-    Cell, MetricRecord, ModelRecord, PluginRecord, RunResult, SCHEMA_VERSION, StageKind, StageResult,
-    StageSummary, Status,
+    MetricRecord, ModelRecord, PluginRecord, RunResult, SCHEMA_VERSION, StageKind, StageResult, StageSummary,
+    Status,
 };
 use super::spec::{PluginUse, Suite};
+use super::state::State;
 use super::store::{self, Store, StoreError};
 use crate::assets::{self, AssetError};
 use crate::worker::protocol::{
@@ -200,54 +202,6 @@ pub fn run_with(
 
 fn unix_now() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64())
-}
-
-struct State {
-    summary: StageSummary,
-    result: Option<StageResult>,
-}
-
-impl State {
-    fn new(stage: &PlannedStage, store: &Store) -> State {
-        let mut summary = StageSummary {
-            key: stage.key.clone(),
-            kind: stage.kind,
-            label: stage.label.clone(),
-            task: None,
-            status: None,
-            reason: None,
-            reused: false,
-            wall_seconds: 0.0,
-            peak_memory_bytes: 0,
-            directory: PathBuf::new(),
-        };
-        if let Some((status, reason)) = &stage.blocked {
-            summary.status = Some(*status);
-            summary.reason = Some(reason.clone());
-            return State { summary, result: None };
-        }
-        summary.directory = Store::relative(&stage.directory);
-        let result = store.find(&stage.directory, &stage.key);
-        let mut state = State { summary, result: None };
-        if let Some(result) = result {
-            state.summary.reused = true;
-            state.done(result);
-        }
-        state
-    }
-
-    fn done(&mut self, result: StageResult) {
-        self.summary.status = Some(Status::Done);
-        self.summary.reason = None;
-        self.summary.wall_seconds = result.wall_seconds;
-        self.summary.peak_memory_bytes = result.peak_memory_bytes;
-        self.result = Some(result);
-    }
-
-    fn ended(&mut self, status: Status, reason: String) {
-        self.summary.status = Some(status);
-        self.summary.reason = Some(reason);
-    }
 }
 
 /// A worker with the model that it holds.
@@ -533,14 +487,14 @@ impl Runner<'_> {
     }
 
     fn save(&self, last: bool, on_event: &mut dyn FnMut(Event<'_>)) -> Result<RunResult, SuiteError> {
-        let cells = self.cells();
+        let cells = cells(self.suite, self.plan, &self.states);
         let (overall, faults) = overall(self.suite, &cells);
         if last {
             for message in &faults {
                 on_event(Event::Log { label: "", level: Level::Warning, message });
             }
         }
-        let interrupted = self.interrupt.stop() && self.states.iter().any(|s| unfinished(&s.summary));
+        let interrupted = self.interrupt.stop() && self.states.iter().any(|s| s.unfinished());
         let run = RunResult {
             schema_version: SCHEMA_VERSION,
             host_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -559,80 +513,6 @@ impl Runner<'_> {
         self.store.write_run(&run)?;
         on_event(Event::Saved(&run));
         Ok(run)
-    }
-
-    fn cells(&self) -> Vec<Cell> {
-        let suite = self.suite;
-        let backends: Vec<Option<usize>> = match suite.backends.len() {
-            0 => vec![None],
-            n => (0..n).map(Some).collect(),
-        };
-        let methods = suite
-            .dense
-            .then_some(None)
-            .into_iter()
-            .chain((0..suite.methods.len()).map(Some))
-            .collect::<Vec<_>>();
-        let mut cells = Vec::new();
-        for model in 0..suite.models.len() {
-            for method in &methods {
-                for backend in &backends {
-                    let cell = self.cell(model, *method, *backend);
-                    if !cell.stages.is_empty() {
-                        cells.push(cell);
-                    }
-                }
-            }
-        }
-        cells
-    }
-
-    fn cell(&self, model: usize, method: Option<usize>, backend: Option<usize>) -> Cell {
-        let suite = self.suite;
-        let engine = || suite.engine.as_ref().map_or("", |e| e.label.as_str()).to_owned();
-        let mut cell = Cell {
-            model: suite.models[model].clone(),
-            method: method.map_or(DENSE, |m| &suite.methods[m].label).to_owned(),
-            backend: backend.map_or_else(engine, |b| suite.backends[b].label.clone()),
-            stages: Vec::new(),
-            metrics: Vec::new(),
-            checkpoint: None,
-            weight_bytes: 0,
-            profile: None,
-        };
-        for (stage, state) in self.plan.stages.iter().zip(&self.states) {
-            let ours = stage.model == model && stage.method == method;
-            if !ours || (stage.kind != StageKind::Compress && stage.backend != backend) {
-                continue;
-            }
-            let mut summary = state.summary.clone();
-            summary.task = stage.task.map(|t| suite.tasks[t].clone());
-            let task = summary.task.clone().unwrap_or_else(|| stage.kind.name().to_owned());
-            cell.stages.push(summary);
-            let Some(result) = &state.result else { continue };
-            cell.metrics.extend(
-                result.metrics.iter().map(|m| MetricRecord { task: task.clone(), metric: m.metric.clone() }),
-            );
-            if let Some(checkpoint) = &result.checkpoint {
-                cell.weight_bytes = checkpoint.info.weight_bytes;
-                cell.checkpoint = Some(checkpoint.clone());
-            } else if let Some(info) = &result.model.info
-                && info.bytes_on_disk > 0
-            {
-                cell.weight_bytes = info.bytes_on_disk;
-            }
-            if let Some(profile) = &result.profile {
-                cell.profile = Some(profile.clone());
-            }
-        }
-        cell
-    }
-}
-
-fn unfinished(summary: &StageSummary) -> bool {
-    summary.status.is_none() || summary.status == Some(Status::Cancelled) || {
-        // Facts that the interrupt kept from being gathered.
-        summary.key.is_empty() && summary.status != Some(Status::Done)
     }
 }
 
