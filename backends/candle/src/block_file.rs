@@ -1,14 +1,15 @@
 //! A block's parameters in a safetensors file, so that a killed compression can go on.
 //!
 //! Numbers are stored as `f32`, flat, under their names inside the block. The weight of a linear that is integer codes is stored as
-//! `LINEAR.codes`, `LINEAR.scales`, `LINEAR.zeros` and, out of order, `LINEAR.group_index`; the file's metadata have its shape and grid.
+//! `LINEAR.codes`, `LINEAR.scales`, `LINEAR.zeros` and, out of order, `LINEAR.group_index`; the file's metadata have its shape and grid. How
+//! activations are rounded stands there, too.
 
 use std::collections::HashMap;
 use std::path::Path;
 
 use llmcb_model_files::packed::IntegerMatrix;
 use llmcb_plugin_api::sdk::{Error, Result};
-use llmcb_transformer::Block;
+use llmcb_transformer::{Activations, Block};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +24,9 @@ struct Grid {
     group_size: Option<usize>,
     symmetric: bool,
 }
+
+/// Key of the metadata for the rounding of activations; no linear has this name.
+const ACTIVATIONS: &str = "activations";
 
 fn f32_bytes(values: &[f32]) -> Vec<u8> {
     values.iter().flat_map(|v| v.to_le_bytes()).collect()
@@ -51,6 +55,9 @@ pub(crate) fn write(block: &Block, file: &Path) -> Result<()> {
             tensors.push((format!("{linear}.group_index"), Dtype::U32, bytes));
         }
     }
+    if block.activations().any() {
+        metadata.insert(ACTIVATIONS.to_owned(), block.activations().to_json().to_string());
+    }
     let mut views = Vec::new();
     for (name, dtype, bytes) in &tensors {
         let view = TensorView::new(*dtype, vec![bytes.len() * 8 / dtype.bitsize()], bytes)
@@ -67,6 +74,8 @@ pub(crate) enum Saved {
     Numbers(String, Vec<f32>),
     /// The weight of a linear.
     Codes(String, IntegerMatrix),
+    /// How activations are rounded.
+    Activations(Activations),
 }
 
 /// Reads the parameters of a block from a file of [`write`].
@@ -87,6 +96,14 @@ pub(crate) fn read(file: &Path, mut set: impl FnMut(Saved) -> Result<()>) -> Res
     let numbers = |name: &str| -> Result<Vec<f32>> {
         Ok(data(name, Dtype::F32)?.as_chunks::<4>().0.iter().map(|c| f32::from_le_bytes(*c)).collect())
     };
+    let activations = match grids.get(ACTIVATIONS) {
+        Some(text) => {
+            let json = serde_json::from_str(text).map_err(|e| damaged(format!("{ACTIVATIONS}: {e}")))?;
+            Activations::from_json(&json).map_err(|e| damaged(format!("{ACTIVATIONS}: {e}")))?
+        }
+        None => Activations::default(),
+    };
+    set(Saved::Activations(activations))?;
     for name in tensors.names() {
         let linear = name.rsplit_once('.').map_or("", |(linear, _)| linear);
         let Some(grid) = grids.get(linear).filter(|_| !name.ends_with(".bias")) else {

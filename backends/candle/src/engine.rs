@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use llmcb_model_files::packed::{FloatType, IntegerMatrix};
 use llmcb_plugin_api::sdk::{
-    BlockInfo, CalibrationPlan, CheckpointInfo, Engine, Error, FedBy, GradientRequest, Gradients, Host,
-    InputStatistics, Linear, ModelInfo, Module, Norm, QuantizedWeight, Result, StatisticsRequest, Tensor,
+    ActivationQuantization, BlockInfo, CalibrationPlan, CheckpointInfo, Engine, Error, FedBy,
+    GradientRequest, Gradients, Host, InputStatistics, Linear, ModelInfo, Module, Norm, QuantizedWeight,
+    Result, StatisticsRequest, Tensor,
 };
 use llmcb_transformer::{
-    Block, BlockInputs, CalibrationOptions, Calibrator, CheckpointOptions, CheckpointWriter, FORMATS,
-    FormatChoice, GgufType, InputGroup, ModuleInfo, Statistic, StatisticKind, StatisticRequest,
+    ActivationSite, Block, BlockInputs, CalibrationOptions, Calibrator, CheckpointOptions, CheckpointWriter,
+    FORMATS, FormatChoice, GgufType, InputGroup, ModuleInfo, Statistic, StatisticKind, StatisticRequest,
     StorageFormat, StorageType, write_gguf,
 };
 use schemars::JsonSchema;
@@ -120,6 +121,23 @@ impl Walk {
         }
     }
 
+    fn quantize_activations(
+        &mut self,
+        site: ActivationSite,
+        quantization: Option<llmcb_transformer::ActivationQuantization>,
+    ) -> Result<()> {
+        match self {
+            Walk::Calibrated(calibrator) => {
+                calibrator.quantize_activations(site, quantization).map_err(translate)
+            }
+            Walk::Plain(Some(block)) => {
+                block.quantize_activations(site, quantization);
+                Ok(())
+            }
+            Walk::Plain(None) => Err(Error::failed("no block is open")),
+        }
+    }
+
     fn calibrated(&mut self) -> Result<&mut Calibrator> {
         match self {
             Walk::Calibrated(calibrator) => Ok(calibrator),
@@ -144,6 +162,35 @@ fn has_codes(block: &Block) -> bool {
     block.tensor_names().iter().any(|name| {
         let linear = name.strip_suffix(".weight").and_then(|linear| block.linear(linear).ok());
         linear.is_some_and(|linear| linear.integers().is_some())
+    })
+}
+
+/// The same rounding in the words of the library that computes.
+fn of_transformer(quantization: ActivationQuantization) -> llmcb_transformer::ActivationQuantization {
+    let ActivationQuantization { bits, symmetric, range } = quantization;
+    llmcb_transformer::ActivationQuantization { bits, symmetric, range, full_range: false }
+}
+
+/// What readers of a checkpoint should know of its activations.
+fn activation_note(blocks: &[Block]) -> Option<String> {
+    let mut found: Vec<(String, Vec<&str>)> = Vec::new();
+    for (site, rounding) in blocks.iter().flat_map(|block| block.activations().iter()) {
+        let how = rounding.describe();
+        let at = found.iter().position(|(known, _)| *known == how).unwrap_or_else(|| {
+            found.push((how, Vec::new()));
+            found.len() - 1
+        });
+        if !found[at].1.contains(&site.name()) {
+            found[at].1.push(site.name());
+        }
+    }
+    let all: Vec<String> =
+        found.iter().map(|(how, sites)| format!("{} to {how}", sites.join(", "))).collect();
+    (!all.is_empty()).then(|| {
+        format!(
+            "activations are rounded while it runs ({}); other tools run what `quantization_config` says of it, else leave them as they are",
+            all.join("; ")
+        )
     })
 }
 
@@ -357,7 +404,7 @@ impl Engine for CandleEngine {
                 })
                 .to_vec(),
             structures: Vec::new(),
-            activation_sites: Vec::new(),
+            activation_sites: ActivationSite::ALL.map(|site| site.name().to_owned()).to_vec(),
         })
     }
 
@@ -488,6 +535,20 @@ impl Engine for CandleEngine {
         self.walk.calibrated()?.module_error(module, &trial).map_err(translate)
     }
 
+    fn quantize_activations(
+        &mut self,
+        site: &str,
+        quantization: Option<ActivationQuantization>,
+    ) -> Result<()> {
+        if let (Some(format @ StorageFormat::Gguf(_)), Some(_)) = (self.format.format, &quantization) {
+            return Err(Error::invalid(format!(
+                "format `{format}` has no place for rounded activations; choose `dense` or `compressed-tensors`"
+            )));
+        }
+        let site = ActivationSite::from_name(site).map_err(translate)?;
+        self.walk.quantize_activations(site, quantization.map(of_transformer))
+    }
+
     fn close_block(&mut self) -> Result<()> {
         let block = match &mut self.walk {
             Walk::Calibrated(calibrator) => calibrator.close_block().map_err(translate)?,
@@ -512,6 +573,9 @@ impl Engine for CandleEngine {
         block_file::read(file, |saved| match saved {
             Saved::Numbers(name, values) => walk.set_tensor(&name, values),
             Saved::Codes(linear, codes) => walk.set_integers(&linear, &codes),
+            Saved::Activations(activations) => ActivationSite::ALL
+                .into_iter()
+                .try_for_each(|site| walk.quantize_activations(site, activations.at(site).copied())),
         })
     }
 
@@ -551,6 +615,27 @@ impl Engine for CandleEngine {
         } else if chosen.scheme.is_none() && zero_fraction > 0.01 {
             notes.push(format!("{:.0} % zeros, stored dense like any other number", 100.0 * zero_fraction));
         }
+        notes.extend(activation_note(&self.finished));
         self.describe(directory, format, notes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// What an author computes with the SDK is what the engine runs.
+        #[test]
+        fn the_sdk_rounds_as_the_forward_pass_does(
+            bits in 2u32..=8, symmetric: bool, values in prop::collection::vec(-30f32..30.0, 1..70), range in prop::option::of((-9f32..0.0, 0f32..9.0)),
+        ) {
+            let quantization = ActivationQuantization { bits, symmetric, range: range.map(|(low, high)| [low, high]) };
+            let (mut author, mut engine) = (values.clone(), values);
+            quantization.round(&mut author);
+            of_transformer(quantization).round_row(&mut engine);
+            prop_assert_eq!(author, engine);
+        }
     }
 }

@@ -314,6 +314,30 @@ pub struct Block {
     activations: Activations,
 }
 
+/// How the linears of block `index` read their inputs, as the files say it linear by linear.
+fn input_rounding(source: &dyn TensorSource, index: usize) -> Result<Activations> {
+    let mut activations = Activations::default();
+    for group in InputGroup::ALL {
+        let mut seen = None;
+        for role in Role::ALL.into_iter().filter(|role| role.group() == group) {
+            let name = format!("model.layers.{index}.{}", role.name());
+            let rounding = source.input_rounding(&name)?;
+            if seen.is_some_and(|seen| seen != rounding) {
+                return Err(Error::Config {
+                    model: "weights".to_owned(),
+                    problem: format!(
+                        "`{name}` rounds its inputs in another way than linears that read the same"
+                    ),
+                    remedy: "use a checkpoint that treats them alike".to_owned(),
+                });
+            }
+            seen = Some(rounding);
+        }
+        activations.set(ActivationSite::Input(group), seen.flatten());
+    }
+    Ok(activations)
+}
+
 impl Block {
     /// Loads block `index` of a model.
     ///
@@ -357,7 +381,10 @@ impl Block {
                 linear(Role::Down)?,
             ],
             norms: [norm(ATTENTION_NORM)?, norm(MLP_NORM)?],
-            activations: Activations::default(),
+            activations: match config.activations.get(index) {
+                Some(activations) => *activations,
+                None => input_rounding(source, index)?,
+            },
         })
     }
 

@@ -9,13 +9,14 @@ use std::io::{BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use llmcb_model_files::Encoding;
-use llmcb_model_files::packed::{FloatType, Layout, Quantization, Scheme};
+use llmcb_model_files::packed::{FloatType, InputActivations, Layout, Quantization, Scheme};
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use serde_json::{Value, json};
 
 use crate::block::{ATTENTION_NORM, Block, MLP_NORM, Role, tensor_name};
+use crate::config::ACTIVATIONS;
 use crate::model::{EMBEDDING, FINAL_NORM, OUTPUT_HEAD};
-use crate::{Error, Model, Result};
+use crate::{ActivationQuantization, Activations, Error, Model, Result};
 
 /// The type that a checkpoint's numbers are stored in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -102,6 +103,8 @@ pub struct CheckpointWriter<'a> {
     shards: Vec<Shard>,
     tensors: BTreeMap<String, Place>,
     packed: Option<Packed>,
+    /// How each block rounds its activations.
+    activations: Vec<Activations>,
 }
 
 /// How integer codes are stored, and which linears have them.
@@ -274,7 +277,8 @@ impl<'a> CheckpointWriter<'a> {
             }
             shards.push(Shard { path, file });
         }
-        Ok(Self { model, directory: directory.to_owned(), options, shards, tensors, packed })
+        let activations = vec![Activations::default(); model.block_count()];
+        Ok(Self { model, directory: directory.to_owned(), options, shards, tensors, packed, activations })
     }
 
     /// Writes a tensor by its Hugging Face name, row-major.
@@ -364,6 +368,9 @@ impl<'a> CheckpointWriter<'a> {
     /// # Errors
     /// As [`write_tensor`](Self::write_tensor).
     pub fn write_block(&mut self, index: usize, block: &Block) -> Result<()> {
+        if let Some(activations) = self.activations.get_mut(index) {
+            *activations = *block.activations();
+        }
         let scheme = self.packed.as_ref().map(|packed| packed.scheme);
         for name in block.tensor_names() {
             let linear = name.strip_suffix(".weight").filter(|linear| block.linear(linear).is_ok());
@@ -386,6 +393,7 @@ impl<'a> CheckpointWriter<'a> {
             let query = tensor_name(index, Role::Query.name(), "weight");
             if self.tensors.get(&query).is_some_and(|place| !place.written) {
                 let block = self.model.block(index)?;
+                self.activations[index] = *block.activations();
                 for name in block.tensor_names() {
                     let full = format!("model.layers.{index}.{name}");
                     if self.tensors.get(&full).is_some_and(|place| !place.written) {
@@ -421,14 +429,31 @@ impl<'a> CheckpointWriter<'a> {
         }
         let mut config = hub_config(self.model, self.options.storage);
         if let Some(Packed { scheme, quantised, dense }) = &self.packed {
-            config["quantization_config"] = Quantization::new(*scheme).to_json(dense, quantised);
+            let inputs = self.inputs_alike().map(|rounding| InputActivations {
+                bits: rounding.bits,
+                symmetric: rounding.symmetric,
+                dynamic: true,
+                per_token: true,
+            });
+            let quantization = Quantization::new(*scheme).with_input_activations(inputs);
+            config["quantization_config"] = quantization.to_json(dense, quantised);
             // What the kernels that read these two layouts compute in.
             if matches!(scheme.layout, Layout::Gptq | Layout::Awq) && self.options.storage == StorageType::F32
             {
                 config["torch_dtype"] = json!(StorageType::F16.torch_name());
             }
         }
+        // Only this says it whole: other tools have no words for most sites, and compressed-tensors rounds by another rule.
+        if self.activations.iter().any(Activations::any) {
+            config[ACTIVATIONS] = self.activations.iter().map(Activations::to_json).collect();
+        }
         self.write_json("config.json", &config)
+    }
+
+    /// How the inputs of all linears of all blocks are rounded, if all are alike.
+    fn inputs_alike(&self) -> Option<ActivationQuantization> {
+        let first = self.activations.first()?.inputs_alike()?;
+        self.activations.iter().all(|a| a.inputs_alike() == Some(first)).then_some(first)
     }
 
     fn write_json(&self, name: &str, value: &Value) -> Result<()> {
@@ -499,6 +524,7 @@ fn hub_config(model: &Model, storage: StorageType) -> Value {
         object.remove("quantization_config");
         object.remove("compression_config");
         object.remove("dtype");
+        object.remove(ACTIVATIONS);
         object.insert("architectures".to_owned(), json!([class]));
         object.insert("torch_dtype".to_owned(), json!(storage.torch_name()));
         object.insert("tie_word_embeddings".to_owned(), json!(c.tie_word_embeddings));

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::{Error, Result};
+use crate::{Activations, Error, Result};
 
 /// Values of `model_type` that are implemented.
 pub const SUPPORTED_ARCHITECTURES: [&str; 3] = ["llama", "mistral", "qwen2"];
@@ -46,7 +46,13 @@ pub struct LlamaConfig {
     pub rope_theta: f64,
     /// How the rotary frequencies are stretched.
     pub rope_scaling: RopeScaling,
+    /// How each block rounds its activations, where the configuration says so (`llmcb_activations`, a list with an object for each block);
+    /// else empty.
+    pub activations: Vec<Activations>,
 }
+
+/// The key of a configuration that says how each block rounds its activations.
+pub(crate) const ACTIVATIONS: &str = "llmcb_activations";
 
 /// How rotary frequencies are stretched for contexts longer than those of pre-training.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -158,11 +164,21 @@ impl LlamaConfig {
                 keys.wrong(format!("`rms_norm_eps` is {eps}"), "it must be from 0 up to 1, such as 1e-5")
             );
         }
+        let num_hidden_layers = keys.extent("num_hidden_layers")?;
+        let activations = match json.get(ACTIVATIONS) {
+            None => Vec::new(),
+            Some(given) => activations(given, num_hidden_layers).map_err(|problem| {
+                keys.wrong(
+                    format!("`{ACTIVATIONS}`: {problem}"),
+                    "take the configuration as the checkpoint was written, or remove the key to run activations as they are",
+                )
+            })?,
+        };
         Ok(Self {
             vocab_size: keys.extent("vocab_size")?,
             hidden_size,
             intermediate_size: keys.extent("intermediate_size")?,
-            num_hidden_layers: keys.extent("num_hidden_layers")?,
+            num_hidden_layers,
             num_attention_heads,
             num_key_value_heads,
             head_dim,
@@ -174,6 +190,7 @@ impl LlamaConfig {
             mlp_bias: keys.flag("mlp_bias", false)?,
             rope_theta,
             rope_scaling,
+            activations,
             architecture,
         })
     }
@@ -222,6 +239,16 @@ impl LlamaConfig {
             })
             .collect()
     }
+}
+
+/// Reads how each block rounds its activations.
+fn activations(given: &Value, blocks: usize) -> std::result::Result<Vec<Activations>, String> {
+    let list = given.as_array().map(Vec::as_slice).unwrap_or_default();
+    if list.len() != blocks {
+        return Err(format!("{} objects are listed for {blocks} blocks", list.len()));
+    }
+    let read = |(index, one)| Activations::from_json(one).map_err(|e| format!("block {index}: {e}"));
+    list.iter().enumerate().map(read).collect()
 }
 
 /// Reads the base and the stretching, in the spelling of transformers 5 (`rope_parameters`) or the older one (`rope_theta` and

@@ -211,6 +211,16 @@ pub(crate) fn run_block(
             apply(block.role(Role::Key), normed, n, k, schedule.share_outputs);
             apply(block.role(Role::Value), normed, n, v, schedule.share_outputs);
         });
+        let outputs = [
+            (ActivationSite::QueryOutputs, &mut *q, query_width),
+            (ActivationSite::KeyOutputs, &mut *k, key_width),
+            (ActivationSite::ValueOutputs, &mut *v, key_width),
+        ];
+        for (site, values, width) in outputs {
+            if let Some(rounding) = activations.at(site) {
+                rounding.round_rows(values, width);
+            }
+        }
         for (i, &position) in positions.iter().enumerate() {
             geometry.rope.rotate(&mut q[i * query_width..][..query_width], position as usize);
             geometry.rope.rotate(&mut k[i * key_width..][..key_width], position as usize);

@@ -139,11 +139,12 @@ impl<'a> BlockGraph<'a> {
                 .reshape((heads, tokens, c.head_dim))
         };
         let normed = self.read(InputGroup::AttnIn, self.norm(&self.norms[0], x)?)?;
-        let q =
-            self.round(ActivationSite::Queries, rotate(&split(self.linear(Role::Query, &normed)?, heads)?)?)?;
-        let k = rotate(&split(self.linear(Role::Key, &normed)?, key_heads)?)?;
-        let k = shared(self.round(ActivationSite::Keys, k)?)?;
-        let v = split(self.linear(Role::Value, &normed)?, key_heads)?;
+        let q = self.round(ActivationSite::QueryOutputs, self.linear(Role::Query, &normed)?)?;
+        let q = self.round(ActivationSite::Queries, rotate(&split(q, heads)?)?)?;
+        let k = self.round(ActivationSite::KeyOutputs, self.linear(Role::Key, &normed)?)?;
+        let k = shared(self.round(ActivationSite::Keys, rotate(&split(k, key_heads)?)?)?)?;
+        let v = self.round(ActivationSite::ValueOutputs, self.linear(Role::Value, &normed)?)?;
+        let v = split(v, key_heads)?;
         let v = shared(self.round(ActivationSite::Values, v)?)?;
         let mask: Vec<f32> = (0..tokens)
             .flat_map(|query| (0..tokens).map(move |key| if key <= query { 0.0 } else { f32::NEG_INFINITY }))

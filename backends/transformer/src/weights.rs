@@ -8,7 +8,7 @@ use candle_core::quantized::{GgmlDType, QStorage, QTensor};
 use llmcb_model_files::packed::IntegerMatrix;
 use llmcb_model_files::{Encoding, GgmlType, ModelFiles, StoredTensor};
 
-use crate::{Error, Result};
+use crate::{ActivationQuantization, Error, Result};
 
 /// Where a model's tensors come from.
 pub trait TensorSource: Send + Sync {
@@ -32,6 +32,15 @@ pub trait TensorSource: Send + Sync {
     /// # Errors
     /// If its codes cannot be read.
     fn integers(&self, linear: &str) -> Result<Option<IntegerMatrix>> {
+        let _ = linear;
+        Ok(None)
+    }
+
+    /// How the inputs of a linear are rounded, where the files say so for such linears and not the configuration for each block.
+    ///
+    /// # Errors
+    /// A way of rounding that is not implemented.
+    fn input_rounding(&self, linear: &str) -> Result<Option<ActivationQuantization>> {
         let _ = linear;
         Ok(None)
     }
@@ -113,21 +122,32 @@ impl TensorSource for ModelFiles {
     }
 
     fn integers(&self, linear: &str) -> Result<Option<IntegerMatrix>> {
-        let codes = ModelFiles::integers(self, linear)?;
+        Ok(ModelFiles::integers(self, linear)?)
+    }
+
+    fn input_rounding(&self, linear: &str) -> Result<Option<ActivationQuantization>> {
+        let given = self.quantization().and_then(|q| q.input_activations(linear));
+        let Some(inputs) = given.filter(|_| !matches!(self.integer_shape(linear), Ok(None))) else {
+            return Ok(None);
+        };
         // Running such a linear on inputs as they are would score another model than the checkpoint is.
-        let inputs =
-            self.quantization().filter(|_| codes.is_some()).and_then(|q| q.input_activations(linear));
-        if let Some(inputs) = inputs {
+        if !(inputs.dynamic && inputs.per_token) {
             return Err(Error::Config {
                 model: "weights".to_owned(),
                 problem: format!(
-                    "the inputs of `{linear}` are quantised to {} bits, which is not supported",
-                    inputs.bits
+                    "the inputs of `{linear}` are quantised {}, which is not supported",
+                    if inputs.dynamic { "with a range for all tokens at once" } else { "with stored ranges" }
                 ),
-                remedy: "use a checkpoint that quantises weights only".to_owned(),
+                remedy: "use a checkpoint that quantises inputs per token while it runs (W8A8 dynamic), or weights only"
+                    .to_owned(),
             });
         }
-        Ok(codes)
+        Ok(Some(ActivationQuantization {
+            bits: inputs.bits,
+            symmetric: inputs.symmetric,
+            range: None,
+            full_range: true,
+        }))
     }
 }
 

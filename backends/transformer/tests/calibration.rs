@@ -322,7 +322,12 @@ fn rounded_activations_act_alike_in_both_forward_passes() {
         let mut calibrator = calibrator(&model);
         calibrator.open_block(0).unwrap();
         let mut error = |bits: Option<u32>| {
-            let rounding = bits.map(|bits| ActivationQuantization { bits, symmetric: false, range: None });
+            let rounding = bits.map(|bits| ActivationQuantization {
+                bits,
+                symmetric: false,
+                range: None,
+                full_range: false,
+            });
             calibrator.quantize_activations(site, rounding).unwrap();
             let fast = calibrator.output_error(&[]).unwrap();
             let (graph, _) = calibrator.block_gradients(&["mlp.up_proj.weight"], &[], &[]).unwrap();

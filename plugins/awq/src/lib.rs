@@ -297,9 +297,7 @@ fn fold(block: &mut Block<'_>, scaling: &Scaling, weights: &mut BTreeMap<String,
     let scales = &scaling.scales;
     match &scaling.source {
         Source::Norm(norm) => {
-            for parameter in parameters(block, norm) {
-                divide(block, &parameter, scales)?;
-            }
+            plugin::divide_norm(block, norm, scales)?;
         }
         Source::Linear(before) => {
             let rows = weights.get_mut(before);
@@ -309,7 +307,7 @@ fn fold(block: &mut Block<'_>, scaling: &Scaling, weights: &mut BTreeMap<String,
                 row.iter_mut().for_each(|w| *w /= scale);
             }
             if block.linears().iter().any(|l| l.name == *before && l.bias) {
-                divide(block, &format!("{before}.bias"), scales)?;
+                plugin::divide(block, &format!("{before}.bias"), scales)?;
             }
         }
     }
@@ -320,24 +318,6 @@ fn fold(block: &mut Block<'_>, scaling: &Scaling, weights: &mut BTreeMap<String,
         }
     }
     Ok(())
-}
-
-/// Divides a norm's weight, or a bias, by scales.
-fn divide(block: &mut Block<'_>, parameter: &str, scales: &[f32]) -> Result<()> {
-    let values = block.weight(parameter)?.to_f32()?;
-    let divided: Vec<f32> = values.iter().zip(scales).map(|(v, s)| v / s).collect();
-    let length = divided.len();
-    block.set_weight(parameter, Tensor::from_vec(divided, &[length])?)
-}
-
-/// Parameters of a norm: its weight, and its bias where it has one.
-fn parameters(block: &Block<'_>, norm: &str) -> Vec<String> {
-    let bias = format!("{norm}.bias");
-    let mut names = vec![norm.to_owned()];
-    if block.weight(&bias).is_ok() {
-        names.push(bias);
-    }
-    names
 }
 
 llmcb_plugin_api::export_method!(Awq);

@@ -6,6 +6,7 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`matrix`] | a checked view of a row-major weight matrix |
+//! | [`smoothquant`] | SmoothQuant: scales that move outliers, and its grids |
 //! | [`awq`] | AWQ: scales by activation, and the search for clipped ranges |
 //! | [`grid`] | uniform quantisation grids and rounding to nearest |
 //! | [`hessian`] | the layer-wise Hessian of calibration inputs and the factor of its inverse |
@@ -27,6 +28,7 @@ pub mod layerwise;
 pub mod mask;
 pub mod matrix;
 pub mod plugin;
+pub mod smoothquant;
 pub mod sparsegpt;
 
 mod error;

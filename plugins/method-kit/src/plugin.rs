@@ -122,6 +122,30 @@ pub fn quantize(block: &mut Block<'_>, linear: &Linear, quantized: Quantized) ->
     block.set_quantized(&linear.name, &weight)
 }
 
+/// Divides the outputs of a norm by a scale for each feature: its weight, and its bias where it has one.
+pub fn divide_norm(block: &mut Block<'_>, norm: &str, scales: &[f32]) -> Result<()> {
+    let bias = format!("{norm}.bias");
+    if block.weight(&bias).is_ok() {
+        divide(block, &bias, scales)?;
+    }
+    divide(block, norm, scales)
+}
+
+/// Divides a norm's weight, or a bias, by scales.
+pub fn divide(block: &mut Block<'_>, parameter: &str, scales: &[f32]) -> Result<()> {
+    let values = block.weight(parameter)?.to_f32()?;
+    if values.len() != scales.len() {
+        return Err(Error::failed(format!(
+            "{parameter} has {} values, but there are {} scales for it",
+            values.len(),
+            scales.len()
+        )));
+    }
+    let divided: Vec<f32> = values.iter().zip(scales).map(|(v, s)| v / s).collect();
+    let length = divided.len();
+    block.set_weight(parameter, Tensor::from_vec(divided, &[length])?)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
