@@ -91,6 +91,25 @@ impl Results {
         stages
     }
 
+    /// The log-likelihood of every choice and window that was scored, in order.
+    ///
+    /// # Panics
+    /// When nothing was.
+    #[track_caller]
+    pub fn log_likelihoods(&self) -> Vec<f64> {
+        let mut all = Vec::new();
+        for stage in self.stages().iter().filter(|stage| stage.kind == "evaluate") {
+            for item in Self::items(stage) {
+                match item["answered"]["log_likelihoods"].as_array() {
+                    Some(choices) => all.extend(choices.iter().filter_map(Value::as_f64)),
+                    None => all.push(-item["nll"].as_f64().unwrap_or_else(|| panic!("no score: {item}"))),
+                }
+            }
+        }
+        assert!(!all.is_empty(), "nothing was scored: {:#}", self.run);
+        all
+    }
+
     /// The stages of a method of a kind.
     pub fn of(&self, method: &str, kind: &str) -> Vec<Stage> {
         self.stages().into_iter().filter(|s| s.method == method && s.kind == kind).collect()

@@ -32,24 +32,9 @@ fn info(results: &Results, method: &str) -> Value {
     json(&stage.folder.join("result.json"))["checkpoint"]["info"].clone()
 }
 
-/// All log-likelihoods of the answers, in order.
-fn log_likelihoods(results: &Results) -> Vec<f64> {
-    let mut all = Vec::new();
-    for stage in results.stages().iter().filter(|stage| stage.kind == "evaluate") {
-        for item in Results::items(stage) {
-            let answered = &item["answered"];
-            let list = answered["log_likelihoods"].as_array().cloned();
-            let list = list.unwrap_or_else(|| vec![answered["log_likelihood"].clone()]);
-            all.extend(list.iter().filter_map(Value::as_f64));
-        }
-    }
-    assert!(all.len() > 20, "{} answers", all.len());
-    all
-}
-
 #[track_caller]
 fn assert_alike(found: &Results, expected: &Results, tolerance: f64) {
-    let (found, expected) = (log_likelihoods(found), log_likelihoods(expected));
+    let (found, expected) = (found.log_likelihoods(), expected.log_likelihoods());
     assert_eq!(found.len(), expected.len());
     for (a, b) in found.iter().zip(&expected) {
         assert!((a - b).abs() <= tolerance, "{a} is not {b}");
