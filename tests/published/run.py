@@ -18,8 +18,8 @@ by two newlines. It is tokenised as one stream and cut into windows from its beg
 the statistics of all linears of a block come from one pass with the block's own weights, on what the compressed blocks
 before it give; then its linears are compressed; then its outputs are computed anew. Embedding and head stay.
 
-Prints one JSON object: seconds of the forward passes (with the accumulation of statistics) and of the solver, the
-perplexity (exp of the mean over windows of the mean over the predicted tokens), the fraction of zeros.
+Prints one JSON object: seconds of the forward passes (with the accumulation of statistics), of the solver, and of the
+whole with loading the model and tokenising (without saving); the perplexity (exp of the mean over windows of the mean over the predicted tokens), the fraction of zeros.
 """
 
 import argparse
@@ -209,6 +209,7 @@ def main():
         torch.set_num_threads(arguments.threads)
 
     method = Method(arguments.method)
+    start = time.perf_counter()
     tokenizer = AutoTokenizer.from_pretrained(arguments.model)
     model = AutoModelForCausalLM.from_pretrained(arguments.model, dtype=torch.float32)
     model.eval()
@@ -219,6 +220,7 @@ def main():
         calibration = windows(tokenizer, arguments.calibration, arguments.windows, arguments.length)
         result["seconds"] = compress(model, method, calibration)
         result["zero_fraction"] = zeros(model)
+        result["seconds"]["whole"] = time.perf_counter() - start
     if arguments.save:
         model.save_pretrained(arguments.save)
     if arguments.evaluate:

@@ -25,7 +25,7 @@ fn main() -> ExitCode {
     let result = match task.as_deref() {
         Some("demo") => demo::run(&rest),
         Some("test") => test::run(&rest),
-        Some("bench") => bench::run_all(),
+        Some("bench") => bench::run_named(&rest),
         Some("licences") => licences::run(),
         Some("schema") => demo::write_schemas(),
         None | Some("help" | "--help" | "-h") => {

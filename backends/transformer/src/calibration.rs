@@ -526,16 +526,16 @@ impl Calibrator {
 
     /// Goes past a block that was opened as `original` and left as `block`.
     fn advance(&mut self, block: &Block, original: &Block) {
-        match self.options.inputs {
-            BlockInputs::Dense => self.inputs = self.outputs(original),
-            BlockInputs::Compressed => {
-                if self.options.dense_targets {
-                    let dense = self.dense_inputs.take().unwrap_or_else(|| self.inputs.clone());
-                    self.dense_inputs = Some(self.run(original, dense));
-                }
-                self.inputs = self.outputs(block);
-            }
+        if self.options.dense_targets && self.options.inputs == BlockInputs::Compressed {
+            let dense = self.dense_inputs.take().unwrap_or_else(|| self.inputs.clone());
+            self.dense_inputs = Some(self.run(original, dense));
         }
+        // In place: a second copy of all activations would double the memory.
+        let inputs = std::mem::take(&mut self.inputs);
+        self.inputs = match self.options.inputs {
+            BlockInputs::Dense => self.run(original, inputs),
+            BlockInputs::Compressed => self.run(block, inputs),
+        };
         self.next += 1;
     }
 

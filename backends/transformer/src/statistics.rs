@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use crate::kernels::{GRAM_CHUNK, gram_lower};
+use crate::kernels::GramSum;
 
 /// A statistic over all calibration tokens of what a linear reads (x, `[tokens, in]`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -42,8 +42,7 @@ pub(crate) struct Accumulator {
     kind: StatisticKind,
     width: usize,
     tokens: usize,
-    gram: Vec<f32>,
-    packed: Vec<f32>,
+    gram: Option<GramSum>,
     columns: Vec<f64>,
     rows: Vec<f32>,
     /// Distance from one row that is kept to the next.
@@ -53,18 +52,10 @@ pub(crate) struct Accumulator {
 impl Accumulator {
     /// For inputs of `width` columns; `total` tokens will come.
     pub(crate) fn new(kind: StatisticKind, width: usize, total: usize) -> Self {
-        let mut new = Self {
-            kind,
-            width,
-            tokens: 0,
-            gram: Vec::new(),
-            packed: Vec::new(),
-            columns: Vec::new(),
-            rows: Vec::new(),
-            spacing: 1,
-        };
+        let mut new =
+            Self { kind, width, tokens: 0, gram: None, columns: Vec::new(), rows: Vec::new(), spacing: 1 };
         match kind {
-            StatisticKind::Gram => new.gram = vec![0.0; width * width],
+            StatisticKind::Gram => new.gram = Some(GramSum::new(width)),
             StatisticKind::Rows { count } => new.spacing = (total / count.max(1)).max(1),
             _ => new.columns = vec![0.0; width],
         }
@@ -77,8 +68,8 @@ impl Accumulator {
         let tokens = x.len() / width;
         match self.kind {
             StatisticKind::Gram => {
-                for chunk in x.chunks(GRAM_CHUNK * width) {
-                    gram_lower(chunk, width, &mut self.gram, &mut self.packed);
+                if let Some(gram) = &mut self.gram {
+                    gram.add(x);
                 }
             }
             StatisticKind::Rows { .. } => {
@@ -123,17 +114,10 @@ impl Accumulator {
     }
 
     /// The finished statistic.
-    pub(crate) fn finish(mut self) -> Statistic {
+    pub(crate) fn finish(self) -> Statistic {
         let (width, tokens) = (self.width, self.tokens);
         let (values, shape) = match self.kind {
-            StatisticKind::Gram => {
-                for i in 0..width {
-                    for j in 0..i {
-                        self.gram[j * width + i] = self.gram[i * width + j];
-                    }
-                }
-                (self.gram, vec![width, width])
-            }
+            StatisticKind::Gram => (self.gram.map_or_else(Vec::new, GramSum::finish), vec![width, width]),
             StatisticKind::Rows { .. } => {
                 let count = self.rows.len() / width.max(1);
                 (self.rows, vec![count, width])

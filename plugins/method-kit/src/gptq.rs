@@ -8,9 +8,9 @@ use rayon::prelude::*;
 
 use crate::{
     KitError, Matrix,
-    grid::{Grid, GridOptions, Quantized},
+    grid::{Grid, GridOptions, Quantized, nearest_code},
     hessian::InverseFactor,
-    sweep::{CHUNK_ROWS, feed_back, feed_back_block},
+    sweep::{CHUNK_ROWS, LANES, Lanes, RowChunk},
 };
 
 /// How weights are quantised; damping and activation order are options of the
@@ -70,14 +70,7 @@ pub fn gptq(
         .zip(codes.par_chunks_mut(CHUNK_ROWS * cols))
         .zip(scales.par_chunks_mut(CHUNK_ROWS * groups))
         .zip(zeros.par_chunks_mut(CHUNK_ROWS * groups))
-        .map(|(((weight, codes), scales), zeros)| {
-            let (grids, loss) = plan.solve(weight, codes);
-            for ((grid, scale), zero) in grids.iter().zip(scales).zip(zeros) {
-                *scale = grid.scale();
-                *zero = grid.zero();
-            }
-            loss
-        })
+        .map(|(((weight, codes), scales), zeros)| plan.solve(weight, codes, scales, zeros))
         .collect();
     let loss: f64 = losses.iter().sum();
     if !loss.is_finite() || scales.iter().any(|s| !s.is_finite()) {
@@ -131,87 +124,118 @@ impl<'a> Plan<'a> {
         self.factor.order().map_or(step, |order| order[step])
     }
 
-    /// Quantises some rows; gives their grids `[rows, groups]` and their loss.
-    fn solve(&self, weight: &[f32], codes: &mut [u8]) -> (Vec<Grid>, f64) {
+    /// Quantises some rows; gives their loss.
+    fn solve(&self, weight: &[f32], codes: &mut [u8], scales: &mut [f32], zeros: &mut [u8]) -> f64 {
         let cols = self.factor.dim();
-        let rows = weight.len() / cols;
         let dead = self.factor.dead();
-        let max_block = self.options.block_size.min(cols);
+        let mut work = RowChunk::new(weight, cols, |step| self.column(step));
+        for step in (0..cols).filter(|&step| dead[self.column(step)]) {
+            work.clear(step);
+        }
+        let mut grids = vec![LaneGrid::UNFITTED; work.lanes() * self.groups];
+        self.fit_first(weight, &mut grids);
 
-        let mut work = vec![0.0f32; weight.len()];
-        let mut grids = Vec::with_capacity(rows * self.groups);
+        // Codes as numbers, `[step][row]`, one lane after the other.
+        let mut found = vec![[0u8; LANES]; work.lanes() * cols];
+        let mut loss = 0.0f64;
+        let max_code = self.options.grid.max_code();
+        for start in (0..cols).step_by(self.options.block_size) {
+            let end = cols.min(start.saturating_add(self.options.block_size));
+            self.fit_groups(&work, start, end, &mut grids);
+            let mut losses = [0.0f32; LANES];
+            work.sweep(self.factor, start, end, |lane, step, w, _| {
+                let grid = &grids[lane * self.groups + self.group_of_step[step]];
+                let d = self.factor.diagonal(step);
+                let codes = grid.codes(w, max_code);
+                let mut error = [0.0; LANES];
+                for i in 0..LANES {
+                    error[i] = (w[i] - grid.scale[i] * (codes[i] - grid.zero[i])) / d;
+                    losses[i] += error[i] * error[i];
+                }
+                found[lane * cols + step] = codes.map(|code| code as u8);
+                error
+            });
+            loss += losses.iter().map(|&x| f64::from(x)).sum::<f64>();
+        }
+
+        for r in 0..work.rows() {
+            let (lane, i) = (r / LANES, r % LANES);
+            for (step, found) in found[lane * cols..][..cols].iter().enumerate() {
+                codes[r * cols + self.column(step)] = found[i];
+            }
+            for (group, grid) in grids[lane * self.groups..][..self.groups].iter().enumerate() {
+                scales[r * self.groups + group] = grid.scale[i];
+                zeros[r * self.groups + group] = grid.zero[i] as u8;
+            }
+        }
+        loss / 2.0
+    }
+
+    /// Fits the grids that are found before anything is rounded, from the weights as they are.
+    fn fit_first(&self, weight: &[f32], grids: &mut [LaneGrid]) {
+        let cols = self.factor.dim();
+        let dead = self.factor.dead();
         let mut alive = vec![0.0f32; cols];
-        for (row, work) in weight.chunks(cols).zip(work.chunks_mut(cols)) {
-            for ((alive, &x), &dead) in alive.iter_mut().zip(row).zip(dead) {
-                *alive = if dead { 0.0 } else { x };
-            }
-            for (step, x) in work.iter_mut().enumerate() {
-                *x = alive[self.column(step)];
-            }
+        for (r, row) in weight.chunks(cols).enumerate() {
+            let grids = &mut grids[r / LANES * self.groups..][..self.groups];
             match self.options.grid.group_size {
                 // The published code fits whole rows before it clears dead columns.
-                None => grids.push(self.options.grid.fit(row)),
+                None => grids[0].set(r % LANES, self.options.grid.fit(row)),
                 Some(size) if self.options.static_groups => {
-                    grids.extend(alive.chunks(size).map(|x| self.options.grid.fit(x)));
+                    for ((alive, &x), &dead) in alive.iter_mut().zip(row).zip(dead) {
+                        *alive = if dead { 0.0 } else { x };
+                    }
+                    for (grid, values) in grids.iter_mut().zip(alive.chunks(size)) {
+                        grid.set(r % LANES, self.options.grid.fit(values));
+                    }
                 }
                 // Found when their first column is reached.
-                Some(_) => grids.resize(grids.len() + self.groups, Grid::UNFITTED),
-            }
-        }
-
-        let mut loss = 0.0f64;
-        let mut errors = vec![0.0f32; rows * max_block];
-        for start in (0..cols).step_by(max_block) {
-            let end = (start + max_block).min(cols);
-            let width = end - start;
-            let errors = &mut errors[..rows * width];
-            for (r, (row, errors)) in work.chunks_mut(cols).zip(errors.chunks_mut(width)).enumerate() {
-                let grids = &mut grids[r * self.groups..][..self.groups];
-                self.fit_groups(row, start, end, grids);
-                let codes = &mut codes[r * cols..][..cols];
-                loss += self.sweep(&mut row[start..end], start, grids, codes, errors);
-            }
-            feed_back_block(&mut work, errors, self.factor, start, end);
-        }
-        (grids, loss)
-    }
-
-    /// Fits the groups that begin in a block, from the row as it is before the block is worked on.
-    fn fit_groups(&self, row: &[f32], start: usize, end: usize, grids: &mut [Grid]) {
-        if let Some(size) = self.options.grid.group_size
-            && !self.options.static_groups
-        {
-            let (first, stop) = (start.div_ceil(size), end.div_ceil(size));
-            for (group, grid) in (first..stop).zip(&mut grids[first..stop]) {
-                let stop = row.len().min((group + 1).saturating_mul(size));
-                *grid = self.options.grid.fit(&row[group * size..stop]);
+                Some(_) => {}
             }
         }
     }
 
-    /// Rounds the columns of one row's block; gives the loss.
-    fn sweep(
-        &self,
-        block: &mut [f32],
-        start: usize,
-        grids: &[Grid],
-        codes: &mut [u8],
-        errors: &mut [f32],
-    ) -> f64 {
-        let end = start + block.len();
-        let mut loss = 0.0f32;
-        for (i, error_slot) in errors.iter_mut().enumerate() {
-            let step = start + i;
-            let factor = self.factor.row(step, end);
-            let (current, rest) = block[i..].split_at_mut(1);
-            let grid = &grids[self.group_of_step[step]];
-            let code = grid.code(current[0]);
-            let error = (current[0] - grid.value(code)) / factor[0];
-            codes[self.column(step)] = code;
-            *error_slot = error;
-            loss += error * error;
-            feed_back(rest, &factor[1..], error);
+    /// Fits the groups that begin in a block, from the rows as they are before the block is worked on.
+    fn fit_groups(&self, work: &RowChunk, start: usize, end: usize, grids: &mut [LaneGrid]) {
+        let Some(size) = self.options.grid.group_size else { return };
+        if self.options.static_groups {
+            return;
         }
-        f64::from(loss) / 2.0
+        let mut values = Vec::new();
+        for group in start.div_ceil(size)..end.div_ceil(size) {
+            let last = self.factor.dim().min((group + 1).saturating_mul(size));
+            for r in 0..work.rows() {
+                values.clear();
+                values.extend((group * size..last).map(|step| work.at(r, step)));
+                grids[r / LANES * self.groups + group].set(r % LANES, self.options.grid.fit(&values));
+            }
+        }
+    }
+}
+
+/// The grids of one group in 16 rows.
+#[derive(Debug, Clone, Copy)]
+struct LaneGrid {
+    scale: Lanes,
+    zero: Lanes,
+}
+
+impl LaneGrid {
+    /// Stands in for grids not yet found, and for rows that do not exist.
+    const UNFITTED: Self = Self { scale: [1.0; LANES], zero: [0.0; LANES] };
+
+    fn set(&mut self, lane: usize, grid: Grid) {
+        self.scale[lane] = grid.scale();
+        self.zero[lane] = f32::from(grid.zero());
+    }
+
+    /// Codes of the grid points nearest to `x`, as numbers.
+    #[inline(always)]
+    fn codes(&self, x: &Lanes, max_code: f32) -> Lanes {
+        let mut codes = [0.0; LANES];
+        for i in 0..LANES {
+            codes[i] = nearest_code(x[i], self.scale[i], self.zero[i], max_code);
+        }
+        codes
     }
 }

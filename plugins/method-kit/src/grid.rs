@@ -19,6 +19,12 @@ fn round_half_even(x: f32) -> f32 {
     if x.abs() < 4_194_304.0 { (x + SHIFT) - SHIFT } else { x }
 }
 
+/// Code, as a number, of the grid point nearest to `x`.
+#[inline(always)]
+pub(crate) fn nearest_code(x: f32, scale: f32, zero: f32, max_code: f32) -> f32 {
+    (round_half_even(x / scale) + zero).clamp(0.0, max_code)
+}
+
 /// Search for a narrower range that lowers the sum of `|error|^norm` over a row or group.
 ///
 /// The range is shrunk to `1 - i / steps` of its width for `i` in `0..max_shrink * steps`.
@@ -178,9 +184,6 @@ impl Grid {
         }
     }
 
-    /// Stands in for a grid not yet found.
-    pub(crate) const UNFITTED: Self = Self { scale: 1.0, zero: 0.0, max_code: 0.0 };
-
     /// Distance between neighbouring points.
     pub fn scale(&self) -> f32 {
         self.scale
@@ -193,7 +196,7 @@ impl Grid {
 
     #[inline(always)]
     fn code_as_float(&self, x: f32) -> f32 {
-        (round_half_even(x / self.scale) + self.zero).clamp(0.0, self.max_code)
+        nearest_code(x, self.scale, self.zero, self.max_code)
     }
 
     /// Code of the grid point nearest to `x`.

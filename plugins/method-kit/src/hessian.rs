@@ -116,19 +116,22 @@ impl Hessian {
                 cols: changed.cols(),
             });
         }
+        // Products in single precision, over the largest diagonal entry: the error is for people to read, not for the solver.
+        let largest = self.diagonal().into_iter().fold(f64::MIN_POSITIVE, f64::max);
+        let single: Vec<f32> = self.values.par_iter().map(|&v| (v / largest) as f32).collect();
         let chunk = ERROR_ROWS * self.dim;
-        let quadratic = |part: &[f64]| {
+        let quadratic = |part: &[f32]| {
             let rows = part.len() / self.dim;
-            let mut product = vec![0.0f64; part.len()];
+            let mut product = vec![0.0f32; part.len()];
             matmul(
                 MatMut::from_row_major_slice_mut(&mut product, rows, self.dim),
                 Accum::Replace,
                 MatRef::from_row_major_slice(part, rows, self.dim),
-                MatRef::from_row_major_slice(&self.values, self.dim, self.dim),
+                MatRef::from_row_major_slice(&single, self.dim, self.dim),
                 1.0,
                 Par::Seq,
             );
-            product.iter().zip(part).map(|(p, x)| p * x).sum::<f64>()
+            product.iter().zip(part).map(|(&p, &x)| f64::from(p) * f64::from(x)).sum::<f64>()
         };
         // Collected first: a sum over chunks in parallel would depend on how threads split them.
         let parts: Vec<(f64, f64)> = original
@@ -136,10 +139,8 @@ impl Hessian {
             .par_chunks(chunk)
             .zip(changed.data().par_chunks(chunk))
             .map(|(a, b)| {
-                let difference: Vec<f64> =
-                    a.iter().zip(b).map(|(&a, &b)| f64::from(a) - f64::from(b)).collect();
-                let original: Vec<f64> = a.iter().map(|&a| f64::from(a)).collect();
-                (quadratic(&difference), quadratic(&original))
+                let difference: Vec<f32> = a.iter().zip(b).map(|(a, b)| a - b).collect();
+                (quadratic(&difference), quadratic(a))
             })
             .collect();
         let (error, size) = parts.iter().fold((0.0, 0.0), |(e, s), part| (e + part.0, s + part.1));
@@ -320,6 +321,12 @@ impl InverseFactor {
     #[inline]
     pub(crate) fn row(&self, step: usize, end: usize) -> &[f32] {
         &self.upper[step * self.dim + step..step * self.dim + end]
+    }
+
+    /// Entry of the diagonal at a step.
+    #[inline]
+    pub(crate) fn diagonal(&self, step: usize) -> f32 {
+        self.upper[step * self.dim + step]
     }
 
     pub(crate) fn check_columns(&self, matrix: &Matrix<'_>) -> Result<(), KitError> {

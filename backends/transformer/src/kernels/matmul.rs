@@ -13,9 +13,6 @@ pub const PANEL: usize = 16;
 /// the second-level cache. Does not change results: partial sums are stored and taken up again exactly.
 pub const INNER_BLOCK: usize = 768;
 
-/// Tokens that a Gram matrix takes in at once.
-pub const GRAM_CHUNK: usize = 256;
-
 /// How a product treats what is already in C.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Start {
@@ -497,63 +494,6 @@ impl PackedMatrix {
     }
 }
 
-/// Adds `X^T X` of a chunk of tokens to the lower triangle of `gram`, tile by tile of 16, in parallel.
-///
-/// `x` is `[tokens, width]`, row-major, with at most [`GRAM_CHUNK`] tokens; `gram` is `[width, width]`, row-major, where only the elements of tiles
-/// on and below the diagonal are kept. `packed` is scratch space. The sums of a chunk are formed apart and added once, so the error grows with the
-/// number of chunks, not of tokens.
-///
-/// # Panics
-/// If `gram` is not `width * width` long or `x` is not whole rows.
-pub fn gram_lower(x: &[f32], width: usize, gram: &mut [f32], packed: &mut Vec<f32>) {
-    use rayon::prelude::*;
-    assert_eq!(gram.len(), width * width);
-    if width == 0 || x.is_empty() {
-        return;
-    }
-    let tokens = x.len() / width;
-    assert!(tokens * width == x.len() && tokens <= GRAM_CHUNK);
-    let panel_count = width.div_ceil(PANEL);
-    packed.clear();
-    packed.resize(panel_count * tokens * PANEL, 0.0);
-    packed.par_chunks_exact_mut(tokens * PANEL).enumerate().for_each(|(p, panel)| {
-        let columns = PANEL.min(width - p * PANEL);
-        for (t, step) in panel.as_chunks_mut::<PANEL>().0.iter_mut().enumerate() {
-            step[..columns].copy_from_slice(&x[t * width + p * PANEL..][..columns]);
-        }
-    });
-    let packed = &*packed;
-    gram.par_chunks_mut(PANEL * width).enumerate().rev().for_each(|(i, rows)| {
-        let a = &packed[i * tokens * PANEL..][..tokens * PANEL];
-        let height = PANEL.min(width - i * PANEL);
-        let mut tile = [0f32; PANEL * PANEL];
-        for j in 0..=i {
-            let b = &packed[j * tokens * PANEL..][..tokens * PANEL];
-            // 16 rows as 6 + 5 + 5 keep the registers evenly filled.
-            for (r0, r1) in [(0, 6), (6, 11), (11, 16)] {
-                let left = Strided { data: &a[r0..], row_stride: 1, inner_stride: PANEL };
-                multiply_strided(
-                    r1 - r0,
-                    tokens,
-                    left,
-                    b,
-                    PANEL,
-                    &mut tile[r0 * PANEL..],
-                    PANEL,
-                    Start::Zero,
-                );
-            }
-            let columns = PANEL.min(width - j * PANEL);
-            for r in 0..height {
-                let row = &mut rows[r * width + j * PANEL..][..columns];
-                for (g, &t) in row.iter_mut().zip(&tile[r * PANEL..]) {
-                    *g += t;
-                }
-            }
-        }
-    });
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -600,20 +540,6 @@ mod tests {
                 let mut row = vec![f32::NAN; outputs];
                 packed.multiply(&x[r * inputs..][..inputs], 1, &mut row);
                 prop_assert_eq!(&row, &y[r * outputs..][..outputs], "a row alone differs from the row among others");
-            }
-        }
-
-        #[test]
-        fn gram_agrees_with_f64(tokens in 1usize..60, width in 1usize..50, seed in 0u64..9999) {
-            let x = noise(tokens * width, seed);
-            let mut gram = vec![0f32; width * width];
-            let mut scratch = Vec::new();
-            gram_lower(&x, width, &mut gram, &mut scratch);
-            for i in 0..width {
-                for j in 0..=i {
-                    let want: f64 = (0..tokens).map(|t| f64::from(x[t * width + i]) * f64::from(x[t * width + j])).sum();
-                    prop_assert!((f64::from(gram[i * width + j]) - want).abs() < 1e-5);
-                }
             }
         }
     }

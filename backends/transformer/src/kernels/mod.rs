@@ -10,6 +10,7 @@
 #![allow(unsafe_code)]
 
 mod elementwise;
+mod gram;
 mod integers;
 mod matmul;
 mod vector;
@@ -17,10 +18,9 @@ mod vector;
 pub use elementwise::{
     RowStatistics, add_assign, rms_norm_rows, row_statistics, silu_multiply, softmax_columns,
 };
+pub use gram::GramSum;
 pub use integers::PackedIntegers;
-pub use matmul::{
-    GRAM_CHUNK, INNER_BLOCK, PANEL, PackedMatrix, Start, Strided, gram_lower, multiply_strided,
-};
+pub use matmul::{INNER_BLOCK, PANEL, PackedMatrix, Start, Strided, multiply_strided};
 
 /// The instruction set the kernels run on, found once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: ratios against published Python implementations, measured in one run on one machine.
+//! Scoring throughput on HellaSwag, in float32, against transformers at its best batch size.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -7,12 +7,11 @@ use std::process::Command;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::process::{Result, cargo, host, output, release_folder, root, run};
+use super::Bench;
+use crate::process::{Result, host, output, root, run};
 
 const ITEMS: &str = "40";
 const BATCH_SIZES: [&str; 5] = ["1", "4", "8", "16", "32"];
-/// What the bench installs into its own virtual environment.
-const PACKAGES: [&str; 3] = ["torch==2.13.0", "transformers==5.17.0", "numpy"];
 
 #[derive(Deserialize)]
 struct Theirs {
@@ -24,42 +23,10 @@ struct Theirs {
     torch: String,
 }
 
-/// Runs all comparisons.
-pub fn run_all() -> Result {
-    run(cargo().args(["build", "--release"]))?;
-    let folder = release_folder().parent().unwrap_or(Path::new("target")).join("bench");
-    std::fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
-    let python = environment(&folder)?;
-    scoring(&folder, &python)
-}
-
-fn environment(folder: &Path) -> Result<PathBuf> {
-    let environment = folder.join("venv");
-    let python = environment.join("bin/python");
-    let ready = environment.join("installed");
-    if std::fs::read_to_string(&ready).is_ok_and(|found| found == PACKAGES.join(" ")) {
-        return Ok(python);
-    }
-    run(Command::new("python3").args(["-m", "venv"]).arg(&environment))?;
-    run(Command::new(&python).args(["-m", "pip", "install", "--quiet"]).args(PACKAGES))?;
-    std::fs::write(&ready, PACKAGES.join(" ")).map_err(|e| format!("{}: {e}", ready.display()))?;
-    Ok(python)
-}
-
-/// Scoring throughput on HellaSwag, in float32, against transformers at its best batch size.
-fn scoring(folder: &Path, python: &Path) -> Result {
-    // Pruning nothing writes the model, which comes as a GGUF file, in the layout that transformers loads.
-    let dense = folder.join("dense");
-    if !dense.join("config.json").exists() {
-        let out = dense.as_os_str();
-        run(Command::new(host())
-            .args(["compress", "--model", "smollm2-135m-instruct", "--method", "magnitude:ratio=0", "--out"])
-            .arg(out))?;
-    }
-    let ours = folder.join("ours");
-    if ours.exists() {
-        std::fs::remove_dir_all(&ours).map_err(|e| format!("{}: {e}", ours.display()))?;
-    }
+/// Runs both sides and prints the ratio.
+pub fn compare(bench: &Bench) -> Result {
+    let dense = bench.dense_checkpoint()?;
+    let ours = bench.fresh("ours")?;
     run(Command::new(host())
         .args(["eval", "--tasks", "hellaswag", "--limit", ITEMS, "--model"])
         .arg(&dense)
@@ -68,13 +35,12 @@ fn scoring(folder: &Path, python: &Path) -> Result {
     let (items, stage) = evaluated(&ours)?;
     let log_likelihoods = log_likelihoods(&items)?;
 
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).to_string();
     let theirs = output(
-        Command::new(python)
+        Command::new(&bench.python)
             .arg(root().join("xtask/bench/score_transformers.py"))
             .arg(&dense)
             .arg(&items)
-            .arg(threads)
+            .arg(&bench.threads)
             .args(BATCH_SIZES),
     )?;
     let theirs: Theirs = serde_json::from_str(&theirs).map_err(|e| format!("score_transformers.py: {e}"))?;

@@ -1,0 +1,22 @@
+//! The Python packages that are compared with, in a virtual environment of their own.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::process::{Result, run};
+
+const PACKAGES: [&str; 3] = ["torch==2.13.0", "transformers==5.17.0", "numpy"];
+
+/// The interpreter; installs the packages when they are not there.
+pub fn python(folder: &Path) -> Result<PathBuf> {
+    let environment = folder.join("venv");
+    let python = environment.join("bin/python");
+    let ready = environment.join("installed");
+    if std::fs::read_to_string(&ready).is_ok_and(|found| found == PACKAGES.join(" ")) {
+        return Ok(python);
+    }
+    run(Command::new("python3").args(["-m", "venv"]).arg(&environment))?;
+    run(Command::new(&python).args(["-m", "pip", "install", "--quiet"]).args(PACKAGES))?;
+    std::fs::write(&ready, PACKAGES.join(" ")).map_err(|e| format!("{}: {e}", ready.display()))?;
+    Ok(python)
+}
