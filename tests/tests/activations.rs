@@ -107,6 +107,34 @@ fn every_way_to_round_runs_and_differs() {
 }
 
 #[test]
+fn omniquant_moves_scales_without_harm_and_learns() {
+    let sandbox = Sandbox::new();
+    let further = ["--method", "magnitude:ratio=0", "--no-dense", "--format", "dense", TASKS[0], TASKS[1]];
+    sandbox.run(&sandbox.run_arguments("dense", &further)).expect_code(0);
+    let dense = Results::read(&sandbox.path("dense")).log_likelihoods();
+    let off = |name: &str, method: &str| {
+        let found = run(&sandbox, name, method, "dense").log_likelihoods();
+        found.iter().zip(&dense).map(|(a, b)| (a - b).abs()).sum::<f64>() / dense.len() as f64
+    };
+    // Initial scales alone change nothing but roundings.
+    let plain = off("plain", "omniquant:bits=8,lwc=false,epochs=0,let=off");
+    let scaled = off("scaled", "omniquant:bits=8,lwc=false,epochs=0,let=on");
+    assert!(scaled != plain && scaled < 4.0 * plain + 0.05, "{scaled} {plain}");
+    // Training brings a block's outputs nearer to the dense model's, epoch by epoch.
+    let method = "omniquant:bits=2,lwc_lr=0.1,epochs=4";
+    let further = ["-vv", "--method", method, "--no-dense", "--format", "dense", TASKS[0], TASKS[1]];
+    let told = sandbox.run(&sandbox.run_arguments("trained", &further)).expect_code(0).stderr;
+    let errors: Vec<f64> = (1..=4)
+        .map(|epoch| {
+            let says = format!("block 0, epoch {epoch}: mean squared output error ");
+            let (_, after) = told.split_once(&says).unwrap_or_else(|| panic!("no `{says}`: {told}"));
+            after.split_whitespace().next().and_then(|x| x.parse().ok()).expect("a number")
+        })
+        .collect();
+    assert!(errors[3] < 0.99 * errors[0], "{errors:?}");
+}
+
+#[test]
 fn what_cannot_be_stored_or_read_is_refused() {
     let sandbox = Sandbox::new();
     let further = ["--method", "smoothquant", "--no-dense", "--format", "gguf:q8_0", TASKS[0], TASKS[1]];

@@ -43,8 +43,18 @@ fn broken_files_get_one_line_each_and_never_stop_the_others() {
     std::fs::write(folder.join("libcut.so"), &sound[..sound.len() / 3]).expect("file");
 
     let (finished, plugins) = list(&sandbox, &["--plugin-dir", folder.to_str().expect("text")]);
-    for id in ["misbehave", "rtn", "gptq", "wanda", "magnitude", "sparsegpt", "awq", "smoothquant", "candle"]
-    {
+    for id in [
+        "misbehave",
+        "rtn",
+        "gptq",
+        "wanda",
+        "magnitude",
+        "sparsegpt",
+        "awq",
+        "smoothquant",
+        "omniquant",
+        "candle",
+    ] {
         assert!(file(&plugins, id).is_some(), "{id} is missing:\n{}", finished.stderr);
     }
     for (name, says) in BROKEN {
@@ -109,7 +119,8 @@ fn a_name_finds_its_file() {
 #[test]
 fn info_as_json_is_the_descriptor() {
     let sandbox = Sandbox::bare();
-    for id in ["rtn", "magnitude", "wanda", "gptq", "sparsegpt", "awq", "smoothquant", "candle"] {
+    for id in ["rtn", "magnitude", "wanda", "gptq", "sparsegpt", "awq", "smoothquant", "omniquant", "candle"]
+    {
         let info = sandbox.run(&["plugins", "info", id, "--json"]).expect_code(0);
         let descriptor: Value = serde_json::from_str(&info.stdout).expect("JSON");
         assert_eq!(descriptor["id"], id);
@@ -133,8 +144,9 @@ fn checks(sandbox: &Sandbox, file: &std::path::Path, code: i32) -> (String, Vec<
 #[test]
 fn good_plugins_pass_every_check() {
     let sandbox = Sandbox::bare();
-    let files = ["rtn", "magnitude", "wanda", "gptq", "sparsegpt", "awq", "smoothquant", "candle"]
-        .map(artifacts::plugin);
+    let files =
+        ["rtn", "magnitude", "wanda", "gptq", "sparsegpt", "awq", "smoothquant", "omniquant", "candle"]
+            .map(artifacts::plugin);
     let example = artifacts::hostile("shrink");
     for file in files.iter().chain([&example, &artifacts::hostile("misbehave")]) {
         let (stderr, checks) = checks(&sandbox, file, 0);

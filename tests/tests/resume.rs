@@ -123,6 +123,11 @@ fn kill_9_in_smoothquant_changes_no_byte() {
 }
 
 #[test]
+fn kill_9_in_omniquant_changes_no_byte() {
+    kill_9_in_the_middle_of("omniquant:activation_bits=8,epochs=1");
+}
+
+#[test]
 fn kill_9_in_an_evaluation_continues_at_the_piece() {
     let sandbox = Sandbox::new();
     let plugin = spec("fake_runner");

@@ -391,6 +391,8 @@ impl Engine for CandleEngine {
             heads: size(info.heads),
             key_value_heads: size(info.key_value_heads),
             head_dim: size(info.head_dim),
+            queries: Some(info.queries.clone()),
+            keys: Some(info.keys.clone()),
             modules: ModuleInfo::ALL
                 .map(|module| Module {
                     name: module.name().to_owned(),
@@ -468,7 +470,12 @@ impl Engine for CandleEngine {
         }
         let calibrator = self.walk.calibrated()?;
         let sequences = calibrator.windows() as u64;
-        let answers = calibrator.input_statistics(&requests).map_err(translate)?;
+        let answers = if request.dense_model {
+            calibrator.dense_input_statistics(&requests)
+        } else {
+            calibrator.input_statistics(&requests)
+        };
+        let answers = answers.map_err(translate)?;
         let mut shared: HashMap<(InputGroup, StatisticKind), Shared> = HashMap::new();
         for (key, answer) in asked.into_iter().zip(answers) {
             let Statistic { values, shape, tokens } = Arc::unwrap_or_clone(answer);

@@ -143,19 +143,48 @@ impl ActivationQuantization {
             }
             return;
         }
+        let RowGrid { scale, zero, low, high, .. } = self.grid([least, greatest]);
+        for x in row {
+            *x = (((*x / scale).round_ties_even() + zero).clamp(low, high) - zero) * scale;
+        }
+    }
+
+    /// The grid of a row with these extremes, by the published codes' rule.
+    fn grid(&self, [least, greatest]: [f32; 2]) -> RowGrid {
         if self.symmetric {
             let half = (1u32 << (self.bits - 1)) as f32;
-            let scale = (least.abs().max(greatest.abs()) / (half - 1.0)).max(1e-5);
-            for x in row {
-                *x = (*x / scale).round_ties_even().clamp(-half, half - 1.0) * scale;
-            }
+            let step = least.abs().max(greatest.abs()) / (half - 1.0);
+            let free = step >= 1e-5;
+            let slope = if free { 1.0 / (half - 1.0) } else { 0.0 };
+            RowGrid { scale: step.max(1e-5), zero: 0.0, low: -half, high: half - 1.0, slope }
         } else {
             let steps = ((1u32 << self.bits) - 1) as f32;
-            let scale = ((greatest - least) / steps).clamp(1e-5, 1e4);
+            let step = (greatest - least) / steps;
+            let scale = step.clamp(1e-5, 1e4);
             let zero = (-least / scale).clamp(-1e4, 1e4).round_ties_even();
-            for x in row {
-                *x = (((*x / scale).round_ties_even() + zero).clamp(0.0, steps) - zero) * scale;
+            RowGrid {
+                scale,
+                zero,
+                low: 0.0,
+                high: steps,
+                slope: if scale == step { 1.0 / steps } else { 0.0 },
             }
+        }
+    }
+
+    /// How rounded values change with the row: for each value, 1 for its own change unless it is cut off (then 0), rounding counting as the
+    /// identity; and its change with the row's range (the largest magnitude of a symmetric grid), through the step.
+    ///
+    /// For `x' = s (clamp(round(x / s) + z) - z)` that is `(x' - m x) / s` times the step's change with the range, `m` being the first.
+    /// The zero counts as a constant, and so does a fixed range.
+    pub(crate) fn slopes(&self, row: &[f32], rounded: &[f32], of_value: &mut [f32], of_range: &mut [f32]) {
+        let RowGrid { scale, zero, low, high, slope } =
+            self.grid(self.range.unwrap_or_else(|| extremes(row)));
+        let slope = if self.range.is_some() { 0.0 } else { slope };
+        for (((&x, &rounded), of_value), of_range) in row.iter().zip(rounded).zip(of_value).zip(of_range) {
+            let code = (x / scale).round_ties_even() + zero;
+            *of_value = if (low..=high).contains(&code) { 1.0 } else { 0.0 };
+            *of_range = (rounded - *of_value * x) / scale * slope;
         }
     }
 
@@ -168,6 +197,16 @@ impl ActivationQuantization {
     pub(crate) fn round_rows_parallel(&self, rows: &mut [f32], width: usize) {
         rows.par_chunks_exact_mut(width).with_min_len(16).for_each(|row| self.round_row(row));
     }
+}
+
+/// `x' = scale (clamp(round(x / scale) + zero, low, high) - zero)`.
+struct RowGrid {
+    scale: f32,
+    zero: f32,
+    low: f32,
+    high: f32,
+    /// The scale's derivative with respect to the row's range.
+    slope: f32,
 }
 
 fn extremes(row: &[f32]) -> [f32; 2] {

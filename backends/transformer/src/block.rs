@@ -236,6 +236,10 @@ pub struct BlockInfo {
     pub key_value_heads: usize,
     /// Width of a head.
     pub head_dim: usize,
+    /// Name of the linear whose outputs are queries.
+    pub queries: String,
+    /// Name of the linear whose outputs are keys.
+    pub keys: String,
 }
 
 impl BlockInfo {
@@ -267,6 +271,8 @@ impl BlockInfo {
             heads: config.num_attention_heads,
             key_value_heads: config.num_key_value_heads,
             head_dim: config.head_dim,
+            queries: Role::Query.name().to_owned(),
+            keys: Role::Key.name().to_owned(),
         }
     }
 

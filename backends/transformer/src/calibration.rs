@@ -250,23 +250,28 @@ impl Calibrator {
         visit: &mut dyn FnMut(InputGroup, &[f32], &Batch),
     ) -> Result<()> {
         let block = self.opened()?.current.clone();
-        self.visit_inputs_of(&block, groups, visit);
+        self.visit_inputs_of(&block, false, groups, visit);
         Ok(())
     }
 
-    /// As [`visit_inputs`](Self::visit_inputs), with the weights of `block`.
+    /// As [`visit_inputs`](Self::visit_inputs), with the weights of `block`, on what it reads in the `dense` model or the present one.
     fn visit_inputs_of(
         &mut self,
         block: &Block,
+        dense: bool,
         groups: &[InputGroup],
         visit: &mut dyn FnMut(InputGroup, &[f32], &Batch),
     ) {
         let width = self.model.config().hidden_size;
         let mut first = 0;
         let mut hidden = Vec::new();
+        let inputs = match &self.dense_inputs {
+            Some(inputs) if dense => inputs,
+            _ => &self.inputs,
+        };
         for batch in &self.batches {
             hidden.clear();
-            hidden.extend_from_slice(&self.inputs[first * width..][..batch.rows() * width]);
+            hidden.extend_from_slice(&inputs[first * width..][..batch.rows() * width]);
             let mut capture = Capture::only(groups);
             self.model.run_one(block, batch, &mut hidden, &mut self.workspace, &mut capture);
             for &group in groups {
@@ -284,7 +289,26 @@ impl Calibrator {
     /// # Errors
     /// [`Error::Order`] if no block is open; [`Error::Argument`] if there is no such linear.
     pub fn input_statistics(&mut self, requests: &[StatisticRequest]) -> Result<Vec<Arc<Statistic>>> {
-        self.opened()?;
+        self.statistics(requests, false)
+    }
+
+    /// As [`input_statistics`](Self::input_statistics), of what they read in the dense model.
+    ///
+    /// # Errors
+    /// As there; [`Error::Argument`] if the dense model's activations are not kept.
+    pub fn dense_input_statistics(&mut self, requests: &[StatisticRequest]) -> Result<Vec<Arc<Statistic>>> {
+        self.statistics(requests, true)
+    }
+
+    fn statistics(&mut self, requests: &[StatisticRequest], dense: bool) -> Result<Vec<Arc<Statistic>>> {
+        let open = self.opened()?;
+        let block = if dense { open.original.clone() } else { open.current.clone() };
+        if dense && self.options.inputs == BlockInputs::Compressed && !self.options.dense_targets {
+            return Err(Error::argument(
+                "statistics of the dense model",
+                "its activations are kept only where blocks read them or aim at them",
+            ));
+        }
         let skip = self.options.skip_first;
         let total: usize = self.windows.iter().map(|w| w.len().saturating_sub(skip)).sum();
         let mut groups: Vec<InputGroup> = Vec::new();
@@ -309,7 +333,7 @@ impl Calibrator {
             places.push(place);
         }
         let model = Arc::clone(&self.model);
-        self.visit_inputs(&groups, &mut |group, x, batch| {
+        self.visit_inputs_of(&block, dense, &groups, &mut |group, x, batch| {
             let width = x.len() / batch.rows();
             for (_, _, accumulator) in pending.iter_mut().filter(|(g, _, _)| *g == group) {
                 model.install(|| {
@@ -323,7 +347,7 @@ impl Calibrator {
                     }
                 });
             }
-        })?;
+        });
         let finished: Vec<Arc<Statistic>> =
             pending.into_iter().map(|(_, _, accumulator)| Arc::new(accumulator.finish())).collect();
         Ok(places.into_iter().map(|place| finished[place].clone()).collect())
@@ -362,13 +386,14 @@ impl Calibrator {
         Ok(self.outputs(&block))
     }
 
-    /// What the open block's outputs are compared with, `[tokens, hidden size]`: those of the weights it was opened with.
-    fn target(&mut self) -> Result<Vec<f32>> {
-        let open = self.opened()?;
-        if let Some(target) = &open.target {
-            return Ok(target.clone());
+    /// Takes out what the open block's outputs are compared with, `[tokens, hidden size]`: those of the weights it was opened with. The
+    /// caller puts it back.
+    fn take_target(&mut self) -> Result<Vec<f32>> {
+        self.opened()?;
+        if let Some(target) = self.open.as_mut().and_then(|open| open.target.take()) {
+            return Ok(target);
         }
-        let original = open.original.clone();
+        let original = self.opened()?.original.clone();
         let inputs = match &self.dense_inputs {
             Some(dense) if self.options.dense_targets => dense.clone(),
             _ => self.inputs.clone(),
@@ -382,7 +407,7 @@ impl Calibrator {
     /// # Errors
     /// As [`forward_block`](Self::forward_block).
     pub fn output_error(&mut self, trial: &Trial) -> Result<f64> {
-        let target = self.target()?;
+        let target = self.take_target()?;
         let outputs = self.forward_block(trial)?;
         let error = mean_squared_difference(&outputs, &target);
         if let Some(open) = self.open.as_mut() {
@@ -430,7 +455,7 @@ impl Calibrator {
             return Ok(model.install(|| run_feed_forward(c, block, inputs)));
         }
         let mut mixed = Vec::with_capacity(self.tokens() * c.query_width());
-        self.visit_inputs_of(block, &[module.inner()], &mut |_, x, _| mixed.extend_from_slice(x));
+        self.visit_inputs_of(block, false, &[module.inner()], &mut |_, x, _| mixed.extend_from_slice(x));
         if let Some(rounding) = block.activations().input(module.inner()) {
             model.install(|| rounding.round_rows_parallel(&mut mixed, c.query_width()));
         }
@@ -464,7 +489,8 @@ impl Calibrator {
 
     /// [`output_error`](Self::output_error) over some windows (none given: all) and its gradients with respect to tensors of the block, by their
     /// names inside it (`mlp.down_proj.weight`, `input_layernorm.weight`). Runs through candle's automatic differentiation, one
-    /// window at a time. Rounding activations counts as the identity.
+    /// window at a time. Where activations are rounded, rounding counts as the identity; values that are cut off have no gradient, and the
+    /// step of a token's own grid has one.
     ///
     /// # Errors
     /// As [`forward_block`](Self::forward_block); [`Error::Argument`] if there is no such tensor or window.
@@ -474,7 +500,7 @@ impl Calibrator {
         trial: &Trial,
         windows: &[usize],
     ) -> Result<(f64, Vec<Vec<f32>>)> {
-        let target = self.target()?;
+        let target = self.take_target()?;
         let block = Self::with_trial(&self.opened()?.current, trial)?;
         let graph = BlockGraph::new(&self.model, &block, tensors)?;
         let width = self.model.config().hidden_size;

@@ -87,12 +87,21 @@ impl<'a> BlockGraph<'a> {
         }
     }
 
-    /// Rounds the last dimension's rows; the gradient goes through as if nothing had been rounded (straight-through estimator, Bengio
-    /// et al. 2013, arXiv 1308.3432).
+    /// Rounds the last dimension's rows. Rounding itself counts as the identity (straight-through estimator, Bengio et al. 2013, arXiv
+    /// 1308.3432); values that are cut off have no gradient, and a dynamic grid's step has one, through the row's extremes.
     fn round(&self, site: ActivationSite, x: Tensor) -> candle_core::Result<Tensor> {
         let Some(rounding) = self.activations.at(site) else { return Ok(x) };
-        let rounded = rounded(rounding, &x)?;
-        &x + (rounded - &x)?.detach()
+        let slopes = Slopes::new(rounding, &x)?;
+        let mut through = (&x * slopes.of_value)?;
+        if rounding.range.is_none() {
+            let largest = if rounding.symmetric {
+                x.abs()?.max_keepdim(D::Minus1)?
+            } else {
+                (x.max_keepdim(D::Minus1)? - x.min_keepdim(D::Minus1)?)?
+            };
+            through = (through + slopes.of_range.broadcast_mul(&largest)?)?;
+        }
+        slopes.rounded + (&through - through.detach())?
     }
 
     fn read(&self, group: InputGroup, x: Tensor) -> candle_core::Result<Tensor> {
@@ -164,9 +173,27 @@ impl<'a> BlockGraph<'a> {
     }
 }
 
-fn rounded(rounding: &ActivationQuantization, x: &Tensor) -> candle_core::Result<Tensor> {
-    let width = x.dim(D::Minus1)?;
-    let mut values: Vec<f32> = x.detach().flatten_all()?.to_vec1()?;
-    rounding.round_rows(&mut values, width);
-    Tensor::from_vec(values, x.shape(), &Device::Cpu)
+/// Rounded values, and how they change.
+struct Slopes {
+    rounded: Tensor,
+    /// With the value: 1, or 0 where it is cut off.
+    of_value: Tensor,
+    /// With the row's range (the largest magnitude of a symmetric grid): the step's share of it, times the difference that the step makes.
+    of_range: Tensor,
+}
+
+impl Slopes {
+    fn new(rounding: &ActivationQuantization, x: &Tensor) -> candle_core::Result<Self> {
+        let width = x.dim(D::Minus1)?;
+        let values: Vec<f32> = x.detach().flatten_all()?.to_vec1()?;
+        let mut rounded = values.clone();
+        let (mut of_value, mut of_range) = (vec![0.0; values.len()], vec![0.0; values.len()]);
+        for (at, row) in values.chunks_exact(width).enumerate() {
+            let place = at * width..(at + 1) * width;
+            rounding.round_row(&mut rounded[place.clone()]);
+            rounding.slopes(row, &rounded[place.clone()], &mut of_value[place.clone()], &mut of_range[place]);
+        }
+        let tensor = |values| Tensor::from_vec(values, x.shape(), &Device::Cpu);
+        Ok(Self { rounded: tensor(rounded)?, of_value: tensor(of_value)?, of_range: tensor(of_range)? })
+    }
 }

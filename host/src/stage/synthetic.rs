@@ -495,6 +495,8 @@ impl Engine for Synthetic {
             heads: 0,
             key_value_heads: 0,
             head_dim: 0,
+            queries: None,
+            keys: None,
             modules: vec![Module {
                 name: MODULE.into(),
                 input_group: INPUT.into(),
@@ -542,7 +544,12 @@ impl Engine for Synthetic {
     fn input_statistics(&mut self, request: &StatisticsRequest) -> Result<Vec<InputStatistics>> {
         self.misbehave("input_statistics")?;
         let open = self.open()?;
-        let pass = pass(&open.weights, &self.inputs, &open.rounding);
+        let pass = if request.dense_model {
+            let dense = self.blocks.get(open.index as usize).ok_or_else(|| Error::failed("no such block"))?;
+            pass(dense, &self.dense_inputs, &Rounding::new())
+        } else {
+            pass(&open.weights, &self.inputs, &open.rounding)
+        };
         request
             .linears
             .iter()

@@ -32,6 +32,8 @@ pub mod statistic {
     pub const ABS_MEAN: u64 = 8;
     /// Rows of the input: every `max(1, tokens / rows)`-th, from the first token on.
     pub const ROWS: u64 = 16;
+    /// Not a statistic: all of the request are those of the dense model, whatever the blocks before have become.
+    pub const DENSE_MODEL: u64 = 32;
 }
 
 /// Statistics of the input of one linear over all calibration tokens.

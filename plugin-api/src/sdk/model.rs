@@ -157,6 +157,12 @@ pub struct BlockInfo {
     /// Width of a head.
     #[serde(default)]
     pub head_dim: u32,
+    /// The linear whose outputs are queries, if there is one with no other outputs.
+    #[serde(default)]
+    pub queries: Option<String>,
+    /// The linear whose outputs are keys, likewise.
+    #[serde(default)]
+    pub keys: Option<String>,
     /// Parts whose outputs can be compared on their own.
     #[serde(default)]
     pub modules: Vec<Module>,

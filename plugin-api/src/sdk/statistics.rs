@@ -22,6 +22,10 @@ pub struct StatisticsRequest {
     pub abs_mean: bool,
     /// About how many rows of the input to give: every `max(1, tokens / rows)`-th, from the first token on.
     pub rows: usize,
+    /// What the linears read in the dense model, instead of in the present one. For methods that
+    /// [aim at dense outputs](super::Descriptor::aims_at_dense_outputs) or
+    /// [read dense inputs](super::Descriptor::reads_dense_inputs); others cannot have it.
+    pub dense_model: bool,
 }
 
 impl StatisticsRequest {
@@ -55,6 +59,12 @@ impl StatisticsRequest {
         self
     }
 
+    /// Asks for what the linears read in the dense model.
+    pub fn of_dense_model(mut self) -> Self {
+        self.dense_model = true;
+        self
+    }
+
     pub(crate) fn to_abi(&self) -> AbiStatisticsRequest {
         let flag = |on: bool, bit: u64| if on { bit } else { 0 };
         AbiStatisticsRequest {
@@ -63,7 +73,8 @@ impl StatisticsRequest {
                 | flag(self.sum_squares, statistic::SUM_SQUARES)
                 | flag(self.abs_max, statistic::ABS_MAX)
                 | flag(self.abs_mean, statistic::ABS_MEAN)
-                | flag(self.rows > 0, statistic::ROWS),
+                | flag(self.rows > 0, statistic::ROWS)
+                | flag(self.dense_model, statistic::DENSE_MODEL),
             rows: self.rows as u64,
         }
     }
@@ -75,6 +86,7 @@ impl StatisticsRequest {
             sum_squares: has(statistic::SUM_SQUARES),
             abs_max: has(statistic::ABS_MAX),
             abs_mean: has(statistic::ABS_MEAN),
+            dense_model: has(statistic::DENSE_MODEL),
             rows: if has(statistic::ROWS) { request.rows as usize } else { 0 },
             linears: request.linears.into_iter().map(RString::into_string).collect(),
         }

@@ -14,7 +14,7 @@ use crate::{KitError, Matrix};
 /// Adding and taking away 1.5 * 2^23 leaves the rounding to the addition itself; unlike a call of the mathematics
 /// library it vectorises on every machine. Magnitudes from 2^22 up are passed through: they only ever get clamped.
 #[inline(always)]
-fn round_half_even(x: f32) -> f32 {
+pub(crate) fn round_half_even(x: f32) -> f32 {
     const SHIFT: f32 = 12_582_912.0;
     if x.abs() < 4_194_304.0 { (x + SHIFT) - SHIFT } else { x }
 }
@@ -182,6 +182,11 @@ impl Grid {
             let middle = (max_code + 1.0) / 2.0;
             Self { scale: low.abs().max(high.abs()).max(1e-5) / (middle - 1.0), zero: middle, max_code }
         }
+    }
+
+    /// A grid with a given step and code for zero.
+    pub(crate) fn new(scale: f32, zero: f32, bits: u8) -> Self {
+        Self { scale, zero, max_code: f32::from(u8::MAX >> (8 - bits)) }
     }
 
     /// Distance between neighbouring points.

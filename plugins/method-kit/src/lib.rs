@@ -6,6 +6,8 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`matrix`] | a checked view of a row-major weight matrix |
+//! | [`adamw`] | the optimiser AdamW |
+//! | [`clipping`] | OmniQuant's learnable weight clipping, and its gradients |
 //! | [`smoothquant`] | SmoothQuant: scales that move outliers, and its grids |
 //! | [`awq`] | AWQ: scales by activation, and the search for clipped ranges |
 //! | [`grid`] | uniform quantisation grids and rounding to nearest |
@@ -20,7 +22,9 @@
 //! not depend on the number of threads of the rayon pool the caller is in, apart from the last bits of the
 //! Cholesky factor.
 
+pub mod adamw;
 pub mod awq;
+pub mod clipping;
 pub mod gptq;
 pub mod grid;
 pub mod hessian;

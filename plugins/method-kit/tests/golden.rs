@@ -4,6 +4,7 @@ mod seeded;
 
 use llmcb_method_kit::{
     Matrix,
+    clipping::Clipping,
     gptq::{GptqOptions, gptq},
     grid::{GridOptions, Quantized, RangeSearch, round_to_nearest},
     hessian::{FactorOptions, Hessian},
@@ -245,5 +246,49 @@ fn sparsegpt_agrees() {
         for (i, (a, b)) in ours.weight.iter().zip(&case.weights).enumerate() {
             assert!((a - b).abs() <= 1e-4, "weight {i}: {a} / {b}, {}", mask.name());
         }
+    }
+}
+
+#[derive(Deserialize)]
+struct ClippingCase {
+    seed: u64,
+    rows: usize,
+    cols: usize,
+    bits: u8,
+    group_size: Option<usize>,
+    rounded: Vec<f32>,
+    weight_gradient: Vec<f32>,
+    upper_gradient: Vec<f32>,
+    lower_gradient: Vec<f32>,
+}
+
+#[track_caller]
+fn assert_close(what: &str, found: &[f32], expected: &[f32]) {
+    assert_eq!(found.len(), expected.len(), "{what}");
+    for (i, (f, e)) in found.iter().zip(expected).enumerate() {
+        assert!((f - e).abs() <= 1e-5 * (1.0 + e.abs()), "{what}, {i}: {f} instead of {e}");
+    }
+}
+
+#[test]
+fn clipping_and_its_gradients() {
+    let file: File<ClippingCase> = serde_json::from_str(include_str!("golden/clipping.json")).expect("cases");
+    for case in file.cases {
+        let groups = case.group_size.map_or(1, |size| case.cols / size);
+        let weight = seeded::weights(case.seed, case.rows, case.cols, true);
+        let logits = |seed| -> Vec<f32> {
+            seeded::weights(seed, case.rows, groups, false).iter().map(|w| 8.0 * w + 2.0).collect()
+        };
+        let mut clipping =
+            Clipping::new(case.rows, case.cols, case.bits, case.group_size, true).expect("options");
+        *clipping.logits_mut().expect("logits") = [logits(case.seed + 1), logits(case.seed + 2)];
+        let what = format!("seed {}", case.seed);
+        assert_close(&what, &clipping.round(&weight).expect("rounded"), &case.rounded);
+        assert_close(&what, &clipping.quantize(&weight).expect("codes").dequantize(), &case.rounded);
+        let gradient = seeded::weights(case.seed + 3, case.rows, case.cols, false);
+        let found = clipping.backward(&weight, &gradient).expect("gradients");
+        assert_close(&format!("{what}, weight"), &found.weight, &case.weight_gradient);
+        assert_close(&format!("{what}, upper"), &found.logits[0], &case.upper_gradient);
+        assert_close(&format!("{what}, lower"), &found.logits[1], &case.lower_gradient);
     }
 }

@@ -12,6 +12,7 @@ import torch
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[3] / "tests" / "published"))
+import omniquant  # noqa: E402
 import solvers  # noqa: E402
 
 MASK64 = (1 << 64) - 1
@@ -259,6 +260,36 @@ def sparsegpt_cases():
     ]
 
 
+def clipping_case(seed, rows, cols, bits, group_size):
+    """The gradients are those of the sum of the rounded weights, each times a number of its own."""
+    groups = cols // (group_size or cols)
+    weight = weights(seed, rows, cols, True).requires_grad_()
+    upper = (8 * weights(seed + 1, rows, groups, False) + 2).requires_grad_()
+    lower = (8 * weights(seed + 2, rows, groups, False) + 2).requires_grad_()
+    rounded = omniquant.clip_and_round(weight, upper, lower, bits, group_size)
+    (rounded * weights(seed + 3, rows, cols, False)).sum().backward()
+    return {
+        "seed": seed,
+        "rows": rows,
+        "cols": cols,
+        "bits": bits,
+        "group_size": group_size,
+        "rounded": floats(rounded.detach()),
+        "weight_gradient": floats(weight.grad),
+        "upper_gradient": floats(upper.grad),
+        "lower_gradient": floats(lower.grad),
+    }
+
+
+def clipping_cases():
+    return [
+        clipping_case(201, 6, 24, 3, 8),
+        clipping_case(211, 6, 24, 4, None),
+        clipping_case(221, 5, 32, 2, 16),
+        clipping_case(231, 5, 10, 8, 5),
+    ]
+
+
 def write(name, cases):
     text = json.dumps({"cases": cases}, separators=(",", ":"))
     (HERE / f"{name}.json").write_text(text)
@@ -271,6 +302,7 @@ def main():
     write("gptq", gptq_cases())
     write("mask", mask_cases())
     write("sparsegpt", sparsegpt_cases())
+    write("clipping", clipping_cases())
 
 
 if __name__ == "__main__":
