@@ -1,6 +1,6 @@
 """Learnable weight clipping of OmniQuant in PyTorch, written anew from its published code: rounding and its gradients.
 
-    Shao et al., ICLR 2024; OpenGVLab/OmniQuant at 8eca0f5: quantize/quantizer.py
+    Shao et al., ICLR 2024; OpenGVLab/OmniQuant at 95fae1b: quantize/quantizer.py
 
 One difference: the range of a group always includes zero.
 """

@@ -205,3 +205,21 @@ fn a_check_of_something_else_says_what_it_is() {
     let missing = sandbox.run(&["plugins", "check", "./nowhere.so"]).expect_code(2);
     missing.expect_message(&["./nowhere.so", "no such file"]);
 }
+
+#[test]
+fn settings_compared_with_published_code_can_be_run_and_are_within_their_limit() {
+    let file = artifacts::repository_file("tests/golden/methods.json");
+    let golden: Value = serde_json::from_slice(&std::fs::read(file).expect("file")).expect("JSON");
+    let number = |value: &Value| value.as_f64().expect("a number");
+    let sandbox = Sandbox::new();
+    let settings = golden["settings"].as_array().expect("settings");
+    assert!(!settings.is_empty());
+    for setting in settings {
+        let method = setting["method"].as_str().expect("a method");
+        let further = ["--dry-run", "--method", method, "--tasks", "wikitext2:seqlen=64"];
+        sandbox.run(&sandbox.run_arguments("out", &further)).expect_code(0);
+        let difference =
+            (number(&setting["perplexity"]) / number(&setting["reference_perplexity"]) - 1.0).abs();
+        assert!(difference <= number(&golden["limit"]), "{method} is {difference} off");
+    }
+}

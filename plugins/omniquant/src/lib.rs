@@ -114,10 +114,11 @@ impl Method for OmniQuant {
                  queries, keys and values of each head; in training, in evaluation and in generation alike. The checkpoint says \
                  so (`llmcb_activations` in config.json).\n\n\
                  Settings of the paper: `bits=4`, `bits=3,group_size=128`, `bits=2,group_size=128,epochs=40`, \
-                 `bits=8,activation_bits=8`, `bits=4,activation_bits=4`. The published command lines take 128 windows of 2048 \
-                 tokens. Training takes about epochs * windows passes forward and back through each block, so fewer epochs or \
-                 windows are worth a thought on a CPU. The second loss term of the published code (`aug_loss`), which it uses \
-                 for 2 and 3 bits, is not offered.",
+                 `bits=8,activation_bits=8`, `bits=4,activation_bits=4` (the published command lines for Llama 2 add \
+                 `let_lr=1e-3,alpha=0.75` to the last). They take 128 windows of 2048 tokens. Training takes about \
+                 epochs * windows passes forward and back through each block, so fewer epochs or windows are worth a thought on a \
+                 CPU. The second loss term of the published code (`aug_loss`) is not offered; the published command lines use it \
+                 for 2 bits, for some models at 3 bits with groups, and for W4A4 of the first LLaMA.",
             )
             .citation(
                 "OmniQuant: Omnidirectionally Calibrated Quantization for Large Language Models",
