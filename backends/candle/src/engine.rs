@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 use llmcb_model_files::packed::{FloatType, IntegerMatrix};
 use llmcb_plugin_api::sdk::{
-    ActivationQuantization, BlockInfo, CalibrationPlan, CheckpointInfo, Engine, Error, FedBy,
+    ActivationQuantization, Axis, BlockInfo, CalibrationPlan, CheckpointInfo, Engine, Error, FedBy,
     GradientRequest, Gradients, Host, InputStatistics, Linear, ModelInfo, Module, Norm, QuantizedWeight,
-    Result, StatisticsRequest, Tensor,
+    Result, StatisticsRequest, StructurePart, Tensor,
 };
 use llmcb_transformer::{
-    ActivationSite, Block, BlockInputs, CalibrationOptions, Calibrator, CheckpointOptions, CheckpointWriter,
-    FORMATS, FormatChoice, GgufType, InputGroup, ModuleInfo, Statistic, StatisticKind, StatisticRequest,
-    StorageFormat, StorageType, write_gguf,
+    ActivationSite, Block, BlockInputs, BlockShape, CalibrationOptions, Calibrator, CheckpointOptions,
+    CheckpointWriter, FORMATS, FormatChoice, GgufType, InputGroup, ModuleInfo, Statistic, StatisticKind,
+    StatisticRequest, StorageFormat, StorageType, Structure, UnitAxis, write_gguf,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -138,6 +138,26 @@ impl Walk {
         }
     }
 
+    fn keep_units(&mut self, structure: Structure, units: &[usize]) -> Result<()> {
+        match self {
+            Walk::Calibrated(calibrator) => calibrator.keep_units(structure, units).map_err(translate),
+            Walk::Plain(Some(block)) => block.keep_units(structure, units).map_err(translate),
+            Walk::Plain(None) => Err(Error::failed("no block is open")),
+        }
+    }
+
+    /// Gives the open block a shape; its weights are to be set anew.
+    fn reshape(&mut self, shape: BlockShape) -> Result<()> {
+        match self {
+            Walk::Calibrated(calibrator) => calibrator.reshape(shape).map_err(translate),
+            Walk::Plain(Some(block)) => {
+                block.reshape(shape);
+                Ok(())
+            }
+            Walk::Plain(None) => Err(Error::failed("no block is open")),
+        }
+    }
+
     fn calibrated(&mut self) -> Result<&mut Calibrator> {
         match self {
             Walk::Calibrated(calibrator) => Ok(calibrator),
@@ -194,13 +214,35 @@ fn activation_note(blocks: &[Block]) -> Option<String> {
     })
 }
 
+/// What a linear has of each unit, in the interface's words.
+fn part(part: llmcb_transformer::StructurePart) -> StructurePart {
+    StructurePart {
+        linear: part.linear.to_owned(),
+        axis: match part.axis {
+            UnitAxis::Outputs => Axis::Outputs,
+            UnitAxis::Inputs => Axis::Inputs,
+        },
+        width: u32::try_from(part.width).unwrap_or(u32::MAX),
+    }
+}
+
+/// What readers of a checkpoint should know of blocks that differ.
+fn shape_note(blocks: &[Block]) -> Option<String> {
+    let mut shapes = blocks.iter().map(|block| block.config().block_shape());
+    let first = shapes.next()?;
+    shapes.any(|shape| shape != first).then(|| {
+        "blocks differ in their numbers of heads or channels, which `llmcb_block_shapes` in config.json gives and other tools do not read"
+            .to_owned()
+    })
+}
+
 fn trial_tensors(trial: &[(String, Tensor)]) -> Result<Vec<(String, Vec<f32>)>> {
     trial.iter().map(|(name, tensor)| Ok((tensor_name(name), tensor.to_f32()?))).collect()
 }
 
 impl CandleEngine {
     fn shape_of(&self, name: &str) -> Result<Vec<usize>> {
-        let info = self.opened.model.block_info();
+        let info = self.walk.block()?.info();
         if let Some(linear) = info.linears.iter().find(|l| l.name == name) {
             return Ok(vec![linear.out_features, linear.in_features]);
         }
@@ -359,9 +401,9 @@ impl Engine for CandleEngine {
     }
 
     fn block_info(&self) -> Result<BlockInfo> {
-        self.walk.block()?;
         let model = &self.opened.model;
-        let info = model.block_info();
+        let block = self.walk.block()?;
+        let info = block.info();
         let index = self.finished.len() as u32;
         let size = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         Ok(BlockInfo {
@@ -405,7 +447,13 @@ impl Engine for CandleEngine {
                         .collect(),
                 })
                 .to_vec(),
-            structures: Vec::new(),
+            structures: Structure::ALL
+                .map(|structure| llmcb_plugin_api::sdk::Structure {
+                    name: structure.name().to_owned(),
+                    units: size(structure.units(block.config())),
+                    parts: structure.parts(block.config()).into_iter().map(part).collect(),
+                })
+                .to_vec(),
             activation_sites: ActivationSite::ALL.map(|site| site.name().to_owned()).to_vec(),
         })
     }
@@ -556,6 +604,12 @@ impl Engine for CandleEngine {
         self.walk.quantize_activations(site, quantization.map(of_transformer))
     }
 
+    fn keep_units(&mut self, structure: &str, units: &[u32]) -> Result<()> {
+        let structure = Structure::from_name(structure).map_err(translate)?;
+        let units: Vec<usize> = units.iter().map(|unit| *unit as usize).collect();
+        self.walk.keep_units(structure, &units)
+    }
+
     fn close_block(&mut self) -> Result<()> {
         let block = match &mut self.walk {
             Walk::Calibrated(calibrator) => calibrator.close_block().map_err(translate)?,
@@ -578,6 +632,7 @@ impl Engine for CandleEngine {
         self.walk.block()?;
         let walk = &mut self.walk;
         block_file::read(file, |saved| match saved {
+            Saved::Shape(shape) => walk.reshape(shape),
             Saved::Numbers(name, values) => walk.set_tensor(&name, values),
             Saved::Codes(linear, codes) => walk.set_integers(&linear, &codes),
             Saved::Activations(activations) => ActivationSite::ALL
@@ -597,7 +652,7 @@ impl Engine for CandleEngine {
         let options = |storage| CheckpointOptions { storage, block_storage: inside, ..Default::default() };
         let (writer, format) = match chosen.scheme {
             None => {
-                let writer = CheckpointWriter::create(directory, model, options(inside));
+                let writer = CheckpointWriter::create_of(directory, model, options(inside), &self.finished);
                 (writer, format!("dense {}", inside.torch_name()))
             }
             Some(scheme) => {
@@ -623,6 +678,7 @@ impl Engine for CandleEngine {
             notes.push(format!("{:.0} % zeros, stored dense like any other number", 100.0 * zero_fraction));
         }
         notes.extend(activation_note(&self.finished));
+        notes.extend(shape_note(&self.finished));
         self.describe(directory, format, notes)
     }
 }

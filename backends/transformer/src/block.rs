@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::activation::{ActivationQuantization, ActivationSite, Activations};
 use crate::kernels::PackedIntegers;
 use crate::weight::Weight;
-use crate::{Error, LlamaConfig, Result, TensorSource};
+use crate::{BlockShape, Error, LlamaConfig, Result, TensorSource};
 
 /// What a linear of a block reads. Linears of one group share their input, so their statistics are computed once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
@@ -223,7 +223,7 @@ pub struct NormInfo {
     pub feeds: Vec<String>,
 }
 
-/// A block as methods see it. All blocks of a model are alike.
+/// A block as methods see it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct BlockInfo {
     /// Linears, in the order in which they are computed.
@@ -243,7 +243,7 @@ pub struct BlockInfo {
 }
 
 impl BlockInfo {
-    /// The description of the blocks of a model with this configuration.
+    /// The description of a block with this configuration.
     pub fn new(config: &LlamaConfig) -> Self {
         let linears = Role::ALL
             .into_iter()
@@ -318,6 +318,7 @@ pub struct Block {
     linears: [Linear; 7],
     norms: [Arc<Vec<f32>>; 2],
     activations: Activations,
+    config: Arc<LlamaConfig>,
 }
 
 /// How the linears of block `index` read their inputs, as the files say it linear by linear.
@@ -350,8 +351,9 @@ impl Block {
     /// # Errors
     /// If a tensor is missing, has another shape than the configuration gives it, or cannot be decoded.
     pub fn load(source: &dyn TensorSource, config: &LlamaConfig, index: usize) -> Result<Self> {
+        let config = Arc::new(config.of_block(index));
         let linear = |role: Role| -> Result<Linear> {
-            let (outputs, inputs) = role.shape(config);
+            let (outputs, inputs) = role.shape(&config);
             let weight = match source.integers(&format!("model.layers.{index}.{}", role.name()))? {
                 Some(codes) => Weight::Integers(Arc::new(PackedIntegers::pack(&codes)?)),
                 None => {
@@ -360,7 +362,7 @@ impl Block {
                     Weight::dense(outputs, inputs, &weight)
                 }
             };
-            let bias = if role.has_bias(config) {
+            let bias = if role.has_bias(&config) {
                 let name = tensor_name(index, role.name(), "bias");
                 let bias = source.load(&name)?;
                 check_length(&name, &bias, outputs)?;
@@ -391,7 +393,32 @@ impl Block {
                 Some(activations) => *activations,
                 None => input_rounding(source, index)?,
             },
+            config,
         })
+    }
+
+    /// The model's configuration, with this block's numbers of heads and channels.
+    pub fn config(&self) -> &LlamaConfig {
+        &self.config
+    }
+
+    /// Gives the block another shape. Weights (and biases) whose shape changes become zero, and are to be set anew.
+    pub fn reshape(&mut self, shape: BlockShape) {
+        let config = self.config.with_shape(shape);
+        for role in Role::ALL {
+            let (outputs, inputs) = role.shape(&config);
+            let linear = &mut self.linears[role as usize];
+            if (linear.weight.outputs(), linear.weight.inputs()) != (outputs, inputs) {
+                linear.weight = Weight::dense(outputs, inputs, &vec![0.0; outputs * inputs]);
+                linear.bias = linear.bias.as_ref().map(|_| Arc::new(vec![0.0; outputs]));
+            }
+        }
+        self.config = Arc::new(config);
+    }
+
+    /// What it is made of.
+    pub fn info(&self) -> BlockInfo {
+        BlockInfo::new(&self.config)
     }
 
     /// How its activations are rounded.

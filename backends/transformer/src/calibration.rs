@@ -14,7 +14,7 @@ use crate::block::{Block, InputGroup, ModuleInfo};
 use crate::forward::{Capture, Workspace, run_feed_forward, run_linear};
 use crate::gradients::BlockGraph;
 use crate::statistics::{Accumulator, Statistic, StatisticKind};
-use crate::{Error, Model, Result};
+use crate::{BlockShape, Error, Model, Result, Structure};
 
 /// How calibration data is run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -309,13 +309,14 @@ impl Calibrator {
                 "its activations are kept only where blocks read them or aim at them",
             ));
         }
+        let info = block.info();
         let skip = self.options.skip_first;
         let total: usize = self.windows.iter().map(|w| w.len().saturating_sub(skip)).sum();
         let mut groups: Vec<InputGroup> = Vec::new();
         let mut pending: Vec<(InputGroup, StatisticKind, Accumulator)> = Vec::new();
         let mut places = Vec::with_capacity(requests.len());
         for request in requests {
-            let linear = self.model.block_info().linear(&request.linear)?;
+            let linear = info.linear(&request.linear)?;
             let same = |(group, kind, _): &(InputGroup, StatisticKind, Accumulator)| {
                 *group == linear.input && *kind == request.kind
             };
@@ -450,9 +451,9 @@ impl Calibrator {
 
     fn module_outputs(&mut self, module: ModuleInfo, block: &Block, inputs: &[f32]) -> Result<Vec<f32>> {
         let model = Arc::clone(&self.model);
-        let c = model.config();
+        let c = block.config();
         if module == ModuleInfo::Mlp {
-            return Ok(model.install(|| run_feed_forward(c, block, inputs)));
+            return Ok(model.install(|| run_feed_forward(block, inputs)));
         }
         let mut mixed = Vec::with_capacity(self.tokens() * c.query_width());
         self.visit_inputs_of(block, false, &[module.inner()], &mut |_, x, _| mixed.extend_from_slice(x));
@@ -473,6 +474,23 @@ impl Calibrator {
         quantization: Option<ActivationQuantization>,
     ) -> Result<()> {
         self.changing()?.quantize_activations(site, quantization);
+        Ok(())
+    }
+
+    /// Keeps some units of the open block and removes all others.
+    ///
+    /// # Errors
+    /// [`Error::Order`] if no block is open; what [`Block::keep_units`] says.
+    pub fn keep_units(&mut self, structure: Structure, units: &[usize]) -> Result<()> {
+        self.changing()?.keep_units(structure, units)
+    }
+
+    /// Gives the open block another shape (see [`Block::reshape`]).
+    ///
+    /// # Errors
+    /// [`Error::Order`] if no block is open.
+    pub fn reshape(&mut self, shape: BlockShape) -> Result<()> {
+        self.changing()?.reshape(shape);
         Ok(())
     }
 

@@ -14,7 +14,7 @@ use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use serde_json::{Value, json};
 
 use crate::block::{ATTENTION_NORM, Block, MLP_NORM, Role, tensor_name};
-use crate::config::ACTIVATIONS;
+use crate::config::{ACTIVATIONS, BLOCK_SHAPES, BlockShape};
 use crate::model::{EMBEDDING, FINAL_NORM, OUTPUT_HEAD};
 use crate::{ActivationQuantization, Activations, Error, Model, Result};
 
@@ -105,6 +105,8 @@ pub struct CheckpointWriter<'a> {
     packed: Option<Packed>,
     /// How each block rounds its activations.
     activations: Vec<Activations>,
+    /// The shape of each block.
+    shapes: Vec<BlockShape>,
 }
 
 /// How integer codes are stored, and which linears have them.
@@ -162,7 +164,24 @@ impl<'a> CheckpointWriter<'a> {
     /// # Errors
     /// [`Error::Io`] if the directory or its files cannot be written.
     pub fn create(directory: &Path, model: &'a Model, options: CheckpointOptions) -> Result<Self> {
-        Self::begin(directory, model, options, dense_plan(model, options.storage), None)
+        let shapes = own_shapes(model);
+        let plan = dense_plan(model, &shapes, options.storage);
+        Self::begin(directory, model, options, shapes, plan, None)
+    }
+
+    /// As [`create`](Self::create), for `blocks` that may have lost heads or channels. Blocks are all the model's, in order.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create).
+    pub fn create_of(
+        directory: &Path,
+        model: &'a Model,
+        options: CheckpointOptions,
+        blocks: &[Block],
+    ) -> Result<Self> {
+        let shapes = shapes_of(blocks);
+        let plan = dense_plan(model, &shapes, options.storage);
+        Self::begin(directory, model, options, shapes, plan, None)
     }
 
     /// As [`create`](Self::create), for `blocks` with integer codes, which are stored by `scheme`. Blocks are all the model's, in order.
@@ -176,9 +195,10 @@ impl<'a> CheckpointWriter<'a> {
         scheme: Scheme,
         blocks: &[Block],
     ) -> Result<Self> {
+        let shapes = shapes_of(blocks);
         let mut plan = Vec::new();
         let mut packed = Packed { scheme, quantised: Vec::new(), dense: Vec::new() };
-        for tensor in dense_plan(model, options.storage) {
+        for tensor in dense_plan(model, &shapes, options.storage) {
             let inside = tensor.name.strip_prefix("model.layers.").and_then(|rest| rest.split_once('.'));
             let place = inside.and_then(|(index, name)| Some((index.parse::<usize>().ok()?, name)));
             let Some((index, name)) = place else {
@@ -208,13 +228,14 @@ impl<'a> CheckpointWriter<'a> {
                 }
             }
         }
-        Self::begin(directory, model, options, plan, Some(packed))
+        Self::begin(directory, model, options, shapes, plan, Some(packed))
     }
 
     fn begin(
         directory: &Path,
         model: &'a Model,
         options: CheckpointOptions,
+        shapes: Vec<BlockShape>,
         plan: Vec<TensorPlan>,
         packed: Option<Packed>,
     ) -> Result<Self> {
@@ -278,7 +299,16 @@ impl<'a> CheckpointWriter<'a> {
             shards.push(Shard { path, file });
         }
         let activations = vec![Activations::default(); model.block_count()];
-        Ok(Self { model, directory: directory.to_owned(), options, shards, tensors, packed, activations })
+        Ok(Self {
+            model,
+            directory: directory.to_owned(),
+            options,
+            shards,
+            tensors,
+            packed,
+            activations,
+            shapes,
+        })
     }
 
     /// Writes a tensor by its Hugging Face name, row-major.
@@ -427,7 +457,7 @@ impl<'a> CheckpointWriter<'a> {
         {
             files.tokenizer()?.save(&self.directory)?;
         }
-        let mut config = hub_config(self.model, self.options.storage);
+        let mut config = hub_config(self.model, &self.shapes, self.options.storage);
         if let Some(Packed { scheme, quantised, dense }) = &self.packed {
             let inputs = self.inputs_alike().map(|rounding| InputActivations {
                 bits: rounding.bits,
@@ -483,15 +513,30 @@ fn write_values(file: &mut File, offset: u64, values: &[f32], storage: StorageTy
     out.flush()
 }
 
+fn own_shapes(model: &Model) -> Vec<BlockShape> {
+    (0..model.block_count()).map(|index| model.config().of_block(index).block_shape()).collect()
+}
+
+/// The shapes of blocks.
+pub(crate) fn shapes_of(blocks: &[Block]) -> Vec<BlockShape> {
+    blocks.iter().map(|block| block.config().block_shape()).collect()
+}
+
+/// The shape that all blocks have, if it is one.
+pub(crate) fn common_shape(shapes: &[BlockShape]) -> Option<BlockShape> {
+    shapes.first().filter(|first| shapes.iter().all(|shape| shape == *first)).copied()
+}
+
 /// All tensors of a checkpoint without integer codes, in order.
-fn dense_plan(model: &Model, storage: StorageType) -> Vec<TensorPlan> {
+fn dense_plan(model: &Model, shapes: &[BlockShape], storage: StorageType) -> Vec<TensorPlan> {
     let c = model.config();
     let mut plan = Vec::new();
     let mut add = |name: String, shape: Vec<usize>| {
         plan.push(TensorPlan { name, dtype: storage.dtype(), shape });
     };
     add(EMBEDDING.to_owned(), vec![c.vocab_size, c.hidden_size]);
-    for index in 0..c.num_hidden_layers {
+    for (index, shape) in shapes.iter().enumerate() {
+        let c = &c.with_shape(*shape);
         for role in Role::ALL {
             let (outputs, inputs) = role.shape(c);
             add(tensor_name(index, role.name(), "weight"), vec![outputs, inputs]);
@@ -511,7 +556,7 @@ fn dense_plan(model: &Model, storage: StorageType) -> Vec<TensorPlan> {
 }
 
 /// The model's configuration for a dense checkpoint, as Python `transformers` reads it.
-fn hub_config(model: &Model, storage: StorageType) -> Value {
+fn hub_config(model: &Model, shapes: &[BlockShape], storage: StorageType) -> Value {
     let c = model.config();
     let mut config = model.original_config().clone();
     let class = match c.architecture.as_str() {
@@ -525,6 +570,20 @@ fn hub_config(model: &Model, storage: StorageType) -> Value {
         object.remove("compression_config");
         object.remove("dtype");
         object.remove(ACTIVATIONS);
+        object.remove(BLOCK_SHAPES);
+        match common_shape(shapes) {
+            Some(shape) if shape == c.block_shape() => {}
+            Some(shape) => {
+                object.insert("num_attention_heads".to_owned(), json!(shape.num_attention_heads));
+                object.insert("num_key_value_heads".to_owned(), json!(shape.num_key_value_heads));
+                object.insert("intermediate_size".to_owned(), json!(shape.intermediate_size));
+                // No longer the hidden size over the number of heads.
+                object.insert("head_dim".to_owned(), json!(c.head_dim));
+            }
+            None => {
+                object.insert(BLOCK_SHAPES.to_owned(), json!(shapes));
+            }
+        }
         object.insert("architectures".to_owned(), json!([class]));
         object.insert("torch_dtype".to_owned(), json!(storage.torch_name()));
         object.insert("tie_word_embeddings".to_owned(), json!(c.tie_word_embeddings));

@@ -1,5 +1,6 @@
 //! The configuration of the LLaMA family, typed and checked.
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::{Activations, Error, Result};
@@ -49,10 +50,43 @@ pub struct LlamaConfig {
     /// How each block rounds its activations, where the configuration says so (`llmcb_activations`, a list with an object for each block);
     /// else empty.
     pub activations: Vec<Activations>,
+    /// What each block has instead of the numbers above, where blocks differ (`llmcb_block_shapes`, a list with an object for each block); else
+    /// empty.
+    pub block_shapes: Vec<BlockShape>,
 }
 
 /// The key of a configuration that says how each block rounds its activations.
 pub(crate) const ACTIVATIONS: &str = "llmcb_activations";
+/// The key of a configuration that gives the shape of each block, where they differ.
+pub(crate) const BLOCK_SHAPES: &str = "llmcb_block_shapes";
+
+/// What may differ from block to block: pruning leaves some blocks with fewer heads and channels than others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BlockShape {
+    /// Query heads.
+    pub num_attention_heads: usize,
+    /// Key and value heads; divides the query heads.
+    pub num_key_value_heads: usize,
+    /// Width of the feed-forward part.
+    pub intermediate_size: usize,
+}
+
+impl BlockShape {
+    fn check(&self) -> std::result::Result<(), String> {
+        let all = [self.num_attention_heads, self.num_key_value_heads, self.intermediate_size];
+        if all.iter().any(|n| !(1..=LARGEST_EXTENT).contains(n)) {
+            return Err("its numbers must be at least 1".to_owned());
+        }
+        if !self.num_attention_heads.is_multiple_of(self.num_key_value_heads) {
+            return Err(format!(
+                "{} query heads are no multiple of {} key and value heads",
+                self.num_attention_heads, self.num_key_value_heads
+            ));
+        }
+        Ok(())
+    }
+}
 
 /// How rotary frequencies are stretched for contexts longer than those of pre-training.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -174,6 +208,15 @@ impl LlamaConfig {
                 )
             })?,
         };
+        let block_shapes = match json.get(BLOCK_SHAPES) {
+            None => Vec::new(),
+            Some(given) => block_shapes(given, num_hidden_layers).map_err(|problem| {
+                keys.wrong(
+                    format!("`{BLOCK_SHAPES}`: {problem}"),
+                    "take the configuration as the checkpoint was written",
+                )
+            })?,
+        };
         Ok(Self {
             vocab_size: keys.extent("vocab_size")?,
             hidden_size,
@@ -191,8 +234,37 @@ impl LlamaConfig {
             rope_theta,
             rope_scaling,
             activations,
+            block_shapes,
             architecture,
         })
+    }
+
+    /// The configuration as it holds for block `index`.
+    pub fn of_block(&self, index: usize) -> Self {
+        match self.block_shapes.get(index) {
+            Some(shape) => self.with_shape(*shape),
+            None => self.clone(),
+        }
+    }
+
+    /// The configuration of a model whose blocks all have this shape.
+    pub fn with_shape(&self, shape: BlockShape) -> Self {
+        Self {
+            num_attention_heads: shape.num_attention_heads,
+            num_key_value_heads: shape.num_key_value_heads,
+            intermediate_size: shape.intermediate_size,
+            block_shapes: Vec::new(),
+            ..self.clone()
+        }
+    }
+
+    /// The shape of blocks that have no other of their own.
+    pub fn block_shape(&self) -> BlockShape {
+        BlockShape {
+            num_attention_heads: self.num_attention_heads,
+            num_key_value_heads: self.num_key_value_heads,
+            intermediate_size: self.intermediate_size,
+        }
     }
 
     /// Width of all query heads together.
@@ -248,6 +320,20 @@ fn activations(given: &Value, blocks: usize) -> std::result::Result<Vec<Activati
         return Err(format!("{} objects are listed for {blocks} blocks", list.len()));
     }
     let read = |(index, one)| Activations::from_json(one).map_err(|e| format!("block {index}: {e}"));
+    list.iter().enumerate().map(read).collect()
+}
+
+/// Reads the shape of each block.
+fn block_shapes(given: &Value, blocks: usize) -> std::result::Result<Vec<BlockShape>, String> {
+    let list = given.as_array().map(Vec::as_slice).unwrap_or_default();
+    if list.len() != blocks {
+        return Err(format!("{} objects are listed for {blocks} blocks", list.len()));
+    }
+    let read = |(index, one): (usize, &Value)| {
+        let shape = BlockShape::deserialize(one).map_err(|e| e.to_string());
+        let checked = shape.and_then(|shape| shape.check().map(|()| shape));
+        checked.map_err(|e| format!("block {index}: {e}"))
+    };
     list.iter().enumerate().map(read).collect()
 }
 

@@ -6,7 +6,6 @@
 
 use rayon::prelude::*;
 
-use crate::LlamaConfig;
 use crate::activation::ActivationSite;
 use crate::attention::Attention;
 use crate::batch::{Batch, LayerKeys};
@@ -27,7 +26,6 @@ const GATE_PANELS: usize = 8;
 /// What is constant over the blocks of a model.
 #[derive(Debug)]
 pub(crate) struct Geometry<'a> {
-    pub config: &'a LlamaConfig,
     pub rope: &'a RopeTable,
 }
 
@@ -105,8 +103,8 @@ fn add_bias(bias: Option<&[f32]>, y: &mut [f32]) {
 }
 
 /// The feed-forward part on what its first linears read, `[rows, hidden size]`: what it adds to the residual stream.
-pub(crate) fn run_feed_forward(config: &LlamaConfig, block: &Block, normed: &[f32]) -> Vec<f32> {
-    let (width, inner) = (config.hidden_size, config.intermediate_size);
+pub(crate) fn run_feed_forward(block: &Block, normed: &[f32]) -> Vec<f32> {
+    let (width, inner) = (block.config().hidden_size, block.config().intermediate_size);
     let mut added = vec![0f32; normed.len()];
     normed
         .par_chunks(CHUNK_ROWS * width)
@@ -172,7 +170,7 @@ pub(crate) fn run_block(
     workspace: &mut Workspace,
     capture: &mut Capture,
 ) {
-    let c = geometry.config;
+    let c = block.config();
     let rows = batch.rows();
     if rows == 0 {
         return;

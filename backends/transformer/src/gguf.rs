@@ -10,9 +10,10 @@ use llmcb_model_files::packed::{FloatType, IntegerMatrix};
 use llmcb_model_files::{Encoding, GgmlType};
 
 use crate::block::{Block, Role, tensor_name};
+use crate::checkpoint::{common_shape, shapes_of};
 use crate::config::RopeScaling;
 use crate::model::{EMBEDDING, FINAL_NORM, OUTPUT_HEAD};
-use crate::{Error, Model, Result, StorageType};
+use crate::{Error, LlamaConfig, Model, Result, StorageType};
 
 /// Name of the file in a checkpoint's directory.
 pub const GGUF_FILE: &str = "model.gguf";
@@ -88,7 +89,14 @@ pub fn write_gguf(
     kind: GgufType,
     outside: StorageType,
 ) -> Result<GgufSummary> {
-    let config = model.config();
+    let shapes = shapes_of(blocks);
+    let Some(shape) = common_shape(&shapes) else {
+        return Err(Error::argument(
+            format!("format `gguf:{}`", kind.name()),
+            "blocks differ in their numbers of heads or channels, for which such a file has no words; choose `dense`",
+        ));
+    };
+    let config = &model.config().with_shape(shape);
     let mut tensors =
         vec![plan(EMBEDDING, &[config.vocab_size, config.hidden_size], outside.float().encoding())?];
     let rope_factors = rope_factors(model);
@@ -128,7 +136,7 @@ pub fn write_gguf(
         tensors.push(GgufTensor { name, shape, encoding: Encoding::F32 });
     }
     let path = directory.join(GGUF_FILE);
-    let mut writer = GgufWriter::create(&path, &metadata(model, kind)?, &tensors)?;
+    let mut writer = GgufWriter::create(&path, &metadata(model, config, kind)?, &tensors)?;
     let mut at = 0..;
     let mut put = |bytes: Vec<u8>| -> Result<()> {
         let index = at.next().unwrap_or(usize::MAX);
@@ -272,8 +280,7 @@ fn rope_factors(model: &Model) -> Option<Vec<f32>> {
     })
 }
 
-fn metadata(model: &Model, kind: GgufType) -> Result<Vec<(String, M)>> {
-    let c = model.config();
+fn metadata(model: &Model, c: &LlamaConfig, kind: GgufType) -> Result<Vec<(String, M)>> {
     let architecture = if c.architecture == "qwen2" { "qwen2" } else { "llama" };
     let number = |n: usize| M::U32(u32::try_from(n).unwrap_or(u32::MAX));
     let mut all: Vec<(String, M)> = vec![

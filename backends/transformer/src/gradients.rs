@@ -6,11 +6,12 @@ use candle_core::{D, Device, Tensor, Var};
 
 use crate::activation::{ActivationQuantization, ActivationSite, Activations};
 use crate::block::{ATTENTION_NORM, Block, InputGroup, MLP_NORM, Role};
-use crate::{Error, Model, Result};
+use crate::{Error, LlamaConfig, Model, Result};
 
 /// One block with some of its tensors as variables.
 pub(crate) struct BlockGraph<'a> {
     model: &'a Model,
+    config: LlamaConfig,
     activations: Activations,
     norms: [Tensor; 2],
     linears: Vec<(Tensor, Option<Tensor>)>,
@@ -35,7 +36,7 @@ impl<'a> BlockGraph<'a> {
         };
         let mut linears = Vec::new();
         for role in Role::ALL {
-            let (outputs, inputs) = role.shape(model.config());
+            let (outputs, inputs) = role.shape(block.config());
             let weight = tensor(&format!("{}.weight", role.name()), &[outputs, inputs])?;
             let bias = match block.role(role).bias() {
                 Some(_) => Some(tensor(&format!("{}.bias", role.name()), &[outputs])?),
@@ -43,7 +44,7 @@ impl<'a> BlockGraph<'a> {
             };
             linears.push((weight, bias));
         }
-        let width = model.config().hidden_size;
+        let width = block.config().hidden_size;
         let norms = [
             tensor(&format!("{ATTENTION_NORM}.weight"), &[width])?,
             tensor(&format!("{MLP_NORM}.weight"), &[width])?,
@@ -56,13 +57,14 @@ impl<'a> BlockGraph<'a> {
             })
         });
         let variables = found.collect::<Result<Vec<Var>>>()?;
-        Ok(Self { model, activations: *block.activations(), norms, linears, variables })
+        let (config, activations) = (block.config().clone(), *block.activations());
+        Ok(Self { model, config, activations, norms, linears, variables })
     }
 
     /// Sum of squared differences between the block's outputs on one window and `target`, both `[tokens, hidden size]`, and its gradients with respect
     /// to the variables, in the order in which they were named.
     pub(crate) fn squared_error(&self, inputs: &[f32], target: &[f32]) -> Result<(f64, Vec<Vec<f32>>)> {
-        let width = self.model.config().hidden_size;
+        let width = self.config.hidden_size;
         let shape = (inputs.len() / width, width);
         let x = Tensor::from_slice(inputs, shape, &Device::Cpu)?;
         let target = Tensor::from_slice(target, shape, &Device::Cpu)?;
@@ -110,13 +112,13 @@ impl<'a> BlockGraph<'a> {
 
     fn norm(&self, weight: &Tensor, x: &Tensor) -> candle_core::Result<Tensor> {
         let mean = x.sqr()?.mean_keepdim(D::Minus1)?;
-        let root = (mean + f64::from(self.model.config().rms_norm_eps))?.sqrt()?;
+        let root = (mean + f64::from(self.config.rms_norm_eps))?.sqrt()?;
         x.broadcast_div(&root)?.broadcast_mul(weight)
     }
 
     /// The block on one window, `[tokens, hidden size]`.
     pub(crate) fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
-        let c = self.model.config();
+        let c = &self.config;
         let tokens = x.dim(0)?;
         let half = c.head_dim / 2;
         let rope = self.model.rope(tokens);

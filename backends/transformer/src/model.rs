@@ -148,7 +148,7 @@ impl Model {
         &self.source
     }
 
-    /// What each block is made of.
+    /// What blocks are made of that have no other shape of their own.
     pub fn block_info(&self) -> &BlockInfo {
         &self.info
     }
@@ -303,12 +303,12 @@ impl Model {
         let mut hidden = self.embed(&batch.tokens)?;
         let positions = batch.positions.iter().max().map_or(0, |&p| p as usize + 1);
         let rope = self.rope(positions);
-        let geometry = Geometry { config: &self.config, rope: &rope };
+        let geometry = Geometry { rope: &rope };
         let mut workspace = Workspace::default();
         let mut capture = Capture::default();
-        let width = self.config.key_value_width();
         for index in 0..self.block_count() {
             let block = self.block(index)?;
+            let width = block.config().key_value_width();
             let cached: Vec<&LayerKeys> = caches.iter().map(|cache| &cache.layers[index]).collect();
             self.install(|| {
                 run_block(&geometry, &block, batch, &cached, &mut hidden, &mut workspace, &mut capture);
@@ -338,7 +338,7 @@ impl Model {
     ) {
         let positions = batch.positions.iter().max().map_or(0, |&p| p as usize + 1);
         let rope = self.rope(positions);
-        let geometry = Geometry { config: &self.config, rope: &rope };
+        let geometry = Geometry { rope: &rope };
         self.install(|| run_block(&geometry, block, batch, &[], hidden, workspace, capture));
     }
 
@@ -379,6 +379,7 @@ fn check_shapes(source: &dyn TensorSource, config: &LlamaConfig, model: &str) ->
         check(OUTPUT_HEAD.to_owned(), vec![config.vocab_size, config.hidden_size])?;
     }
     for index in 0..config.num_hidden_layers {
+        let config = &config.of_block(index);
         for role in Role::ALL {
             let (outputs, inputs) = role.shape(config);
             check(tensor_name(index, role.name(), "weight"), vec![outputs, inputs])?;
