@@ -7,8 +7,8 @@ use std::sync::Arc;
 use llmcb_model_files::packed::{FloatType, IntegerMatrix};
 use llmcb_plugin_api::sdk::{
     ActivationQuantization, Axis, BlockInfo, CalibrationPlan, CheckpointInfo, Engine, Error, FedBy,
-    GradientRequest, Gradients, Host, InputStatistics, Linear, ModelInfo, Module, Norm, QuantizedWeight,
-    Result, StatisticsRequest, StructurePart, Tensor,
+    GradientRequest, Gradients, Host, InputStatistics, Linear, LossGradient, ModelInfo, Module, Norm,
+    QuantizedWeight, Result, StatisticsRequest, StructurePart, Tensor,
 };
 use llmcb_transformer::{
     ActivationSite, Block, BlockInputs, BlockShape, CalibrationOptions, Calibrator, CheckpointOptions,
@@ -602,6 +602,24 @@ impl Engine for CandleEngine {
         }
         let site = ActivationSite::from_name(site).map_err(translate)?;
         self.walk.quantize_activations(site, quantization.map(of_transformer))
+    }
+
+    fn loss_gradients(&mut self, linears: &[String], mean_square: bool) -> Result<Vec<LossGradient>> {
+        let names: Vec<&str> = linears.iter().map(String::as_str).collect();
+        let found = self.walk.calibrated()?.loss_gradients(&names, mean_square).map_err(translate)?;
+        linears
+            .iter()
+            .zip(found)
+            .map(|(linear, found)| {
+                let shape = self.shape_of(linear)?;
+                let tensor = |values| Tensor::from_vec(values, &shape);
+                Ok(LossGradient {
+                    linear: linear.clone(),
+                    gradient: tensor(found.gradient)?,
+                    mean_square: found.mean_square.map(tensor).transpose()?,
+                })
+            })
+            .collect()
     }
 
     fn keep_units(&mut self, structure: &str, units: &[u32]) -> Result<()> {

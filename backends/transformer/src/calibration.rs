@@ -13,6 +13,7 @@ use crate::batch::Batch;
 use crate::block::{Block, InputGroup, ModuleInfo};
 use crate::forward::{Capture, Workspace, run_feed_forward, run_linear};
 use crate::gradients::BlockGraph;
+use crate::loss::{LossGradient, LossSlopes};
 use crate::statistics::{Accumulator, Statistic, StatisticKind};
 use crate::{BlockShape, Error, Model, Result, Structure};
 
@@ -72,6 +73,8 @@ pub struct Calibrator {
     /// The first block that is not closed.
     next: usize,
     open: Option<OpenBlock>,
+    /// How the loss changes with the outputs of blocks; made when first wanted.
+    loss: Option<LossSlopes>,
     workspace: Workspace,
 }
 
@@ -136,6 +139,7 @@ impl Calibrator {
             inputs,
             next: 0,
             open: None,
+            loss: None,
             workspace: Workspace::default(),
         })
     }
@@ -303,11 +307,8 @@ impl Calibrator {
     fn statistics(&mut self, requests: &[StatisticRequest], dense: bool) -> Result<Vec<Arc<Statistic>>> {
         let open = self.opened()?;
         let block = if dense { open.original.clone() } else { open.current.clone() };
-        if dense && self.options.inputs == BlockInputs::Compressed && !self.options.dense_targets {
-            return Err(Error::argument(
-                "statistics of the dense model",
-                "its activations are kept only where blocks read them or aim at them",
-            ));
+        if dense {
+            self.dense_inputs("statistics of the dense model")?;
         }
         let info = block.info();
         let skip = self.options.skip_first;
@@ -352,6 +353,17 @@ impl Calibrator {
         let finished: Vec<Arc<Statistic>> =
             pending.into_iter().map(|(_, _, accumulator)| Arc::new(accumulator.finish())).collect();
         Ok(places.into_iter().map(|place| finished[place].clone()).collect())
+    }
+
+    /// What the open block reads in the dense model.
+    fn dense_inputs(&self, what: &str) -> Result<&[f32]> {
+        if self.options.inputs == BlockInputs::Compressed && !self.options.dense_targets {
+            return Err(Error::argument(
+                what,
+                "its activations are kept only where blocks read them or aim at them",
+            ));
+        }
+        Ok(self.dense_inputs.as_deref().unwrap_or(&self.inputs))
     }
 
     fn with_trial(block: &Block, trial: &Trial) -> Result<Block> {
@@ -555,6 +567,29 @@ impl Calibrator {
         Ok((error, gradients))
     }
 
+    /// Gradients of the dense model's loss over all windows with respect to weights of linears of the open block, as it was opened. The first
+    /// call runs all blocks from this one on, forward and back; after that each block's own part is left.
+    ///
+    /// # Errors
+    /// [`Error::Order`] if no block is open; [`Error::Argument`] if there is no such linear, the dense model's activations are not kept, or
+    /// a window has a single token.
+    pub fn loss_gradients(&mut self, linears: &[&str], mean_square: bool) -> Result<Vec<LossGradient>> {
+        let original = self.opened()?.original.clone();
+        for linear in linears {
+            original.linear(linear)?;
+        }
+        let known = self.loss.take();
+        let inputs = self.dense_inputs("gradients of the dense model's loss")?;
+        let loss = match known {
+            Some(known) => known,
+            None => LossSlopes::new(&self.model, &self.windows, &self.batches, self.next, inputs)?,
+        };
+        let block = (self.next, &original);
+        let found = loss.of_block(&self.model, &self.windows, block, inputs, linears, mean_square);
+        self.loss = Some(loss);
+        found
+    }
+
     /// Runs the open block with its weights as they are now, which makes the inputs of the next, and closes it. Gives the block, to be
     /// written to a checkpoint.
     ///
@@ -580,6 +615,9 @@ impl Calibrator {
             BlockInputs::Dense => self.run(original, inputs),
             BlockInputs::Compressed => self.run(block, inputs),
         };
+        if let Some(loss) = &mut self.loss {
+            loss.forget(self.next);
+        }
         self.next += 1;
     }
 
@@ -603,6 +641,7 @@ impl Calibrator {
         if index < self.next {
             self.inputs = Self::embed(&self.model, &self.batches)?;
             self.dense_inputs = None;
+            self.loss = None;
             self.next = 0;
         }
         while self.next < index {

@@ -2,6 +2,7 @@
 //!
 //! Slow beside the kernels, and only used where a derivative is asked for. A test holds it to the fast path.
 
+use candle_core::backprop::GradStore;
 use candle_core::{D, Device, Tensor, Var};
 
 use crate::activation::{ActivationQuantization, ActivationSite, Activations};
@@ -64,20 +65,39 @@ impl<'a> BlockGraph<'a> {
     /// Sum of squared differences between the block's outputs on one window and `target`, both `[tokens, hidden size]`, and its gradients with respect
     /// to the variables, in the order in which they were named.
     pub(crate) fn squared_error(&self, inputs: &[f32], target: &[f32]) -> Result<(f64, Vec<Vec<f32>>)> {
-        let width = self.config.hidden_size;
-        let shape = (inputs.len() / width, width);
+        let shape = self.shape(inputs);
         let x = Tensor::from_slice(inputs, shape, &Device::Cpu)?;
         let target = Tensor::from_slice(target, shape, &Device::Cpu)?;
         let error = (self.forward(&x)? - target)?.sqr()?.sum_all()?;
-        let gradients = error.backward()?;
-        let mut found = Vec::with_capacity(self.variables.len());
-        for variable in &self.variables {
-            found.push(match gradients.get(variable) {
-                Some(gradient) => gradient.flatten_all()?.to_vec1()?,
-                None => vec![0.0; variable.elem_count()],
-            });
-        }
+        let found = self.of_variables(&error.backward()?)?;
         Ok((f64::from(error.to_scalar::<f32>()?), found))
+    }
+
+    /// Gradients with respect to the variables of a loss whose gradient with respect to the block's outputs on one window is `slopes`, like
+    /// `inputs` `[tokens, hidden size]`.
+    pub(crate) fn variable_slopes(&self, inputs: &[f32], slopes: &[f32]) -> Result<Vec<Vec<f32>>> {
+        let x = Tensor::from_slice(inputs, self.shape(inputs), &Device::Cpu)?;
+        self.of_variables(&self.pulled_back(&x, slopes)?)
+    }
+
+    /// The same with respect to the inputs, `[tokens, hidden size]`.
+    pub(crate) fn input_slopes(&self, inputs: &[f32], slopes: &[f32]) -> Result<Vec<f32>> {
+        let x = Var::from_slice(inputs, self.shape(inputs), &Device::Cpu)?;
+        of_variable(&self.pulled_back(&x, slopes)?, &x)
+    }
+
+    fn pulled_back(&self, x: &Tensor, slopes: &[f32]) -> Result<GradStore> {
+        let slopes = Tensor::from_slice(slopes, x.shape(), &Device::Cpu)?;
+        Ok((self.forward(x)? * slopes)?.sum_all()?.backward()?)
+    }
+
+    fn shape(&self, rows: &[f32]) -> (usize, usize) {
+        let width = self.config.hidden_size;
+        (rows.len() / width, width)
+    }
+
+    fn of_variables(&self, gradients: &GradStore) -> Result<Vec<Vec<f32>>> {
+        self.variables.iter().map(|variable| of_variable(gradients, variable)).collect()
     }
 
     fn linear(&self, role: Role, x: &Tensor) -> candle_core::Result<Tensor> {
@@ -111,9 +131,7 @@ impl<'a> BlockGraph<'a> {
     }
 
     fn norm(&self, weight: &Tensor, x: &Tensor) -> candle_core::Result<Tensor> {
-        let mean = x.sqr()?.mean_keepdim(D::Minus1)?;
-        let root = (mean + f64::from(self.config.rms_norm_eps))?.sqrt()?;
-        x.broadcast_div(&root)?.broadcast_mul(weight)
+        rms_norm(x, weight, self.config.rms_norm_eps)
     }
 
     /// The block on one window, `[tokens, hidden size]`.
@@ -173,6 +191,21 @@ impl<'a> BlockGraph<'a> {
         let gated = (self.linear(Role::Gate, &normed)?.silu()? * self.linear(Role::Up, &normed)?)?;
         &x + self.linear(Role::Down, &self.read(InputGroup::MlpOut, gated)?)?
     }
+}
+
+/// Rows divided by their root mean square, times `weight`.
+pub(crate) fn rms_norm(x: &Tensor, weight: &Tensor, eps: f32) -> candle_core::Result<Tensor> {
+    let mean = x.sqr()?.mean_keepdim(D::Minus1)?;
+    let root = (mean + f64::from(eps))?.sqrt()?;
+    x.broadcast_div(&root)?.broadcast_mul(weight)
+}
+
+/// Gradient with respect to one variable; zero where it has no part in the result.
+pub(crate) fn of_variable(gradients: &GradStore, variable: &Var) -> Result<Vec<f32>> {
+    Ok(match gradients.get(variable) {
+        Some(gradient) => gradient.flatten_all()?.to_vec1()?,
+        None => vec![0.0; variable.elem_count()],
+    })
 }
 
 /// Rounded values, and how they change.

@@ -255,6 +255,113 @@ fn gradients_of_norms_biases_and_single_windows_agree_with_finite_differences() 
     assert!(calibrator.block_gradients(&[names[0], names[0]], &trial, &[]).is_err());
 }
 
+/// Mean over windows of the mean over predicted tokens of `-ln p`.
+fn loss(model: &Model, windows: &[Vec<u32>]) -> f64 {
+    let vocabulary = model.config().vocab_size;
+    let of_window = |window: &Vec<u32>| {
+        let logits = model.logits(window).unwrap();
+        let surprise = logits.chunks(vocabulary).zip(&window[1..]).map(|(row, &next)| {
+            let sum: f64 = row.iter().map(|&logit| f64::from(logit).exp()).sum();
+            sum.ln() - f64::from(row[next as usize])
+        });
+        surprise.sum::<f64>() / (window.len() - 1) as f64
+    };
+    windows.iter().map(of_window).sum::<f64>() / windows.len() as f64
+}
+
+/// A walk over dense inputs.
+fn dense_walk(model: &Arc<Model>, windows: &[Vec<u32>]) -> Calibrator {
+    let options =
+        CalibrationOptions { batch_tokens: 60, inputs: BlockInputs::Dense, ..CalibrationOptions::default() };
+    Calibrator::new(Arc::clone(model), windows.to_vec(), options).unwrap()
+}
+
+const LINEARS: [&str; 7] = [
+    "self_attn.q_proj",
+    "self_attn.k_proj",
+    "self_attn.v_proj",
+    "self_attn.o_proj",
+    "mlp.gate_proj",
+    "mlp.up_proj",
+    "mlp.down_proj",
+];
+
+#[test]
+fn loss_gradients_agree_with_finite_differences() {
+    for name in CASES {
+        let dense = Arc::new(model(name, 2));
+        let mut walk = dense_walk(&dense, &windows());
+        for index in 0..dense.block_count() {
+            walk.open_block(index).unwrap();
+            let gradients = walk.loss_gradients(&LINEARS, false).unwrap();
+            for (linear, found) in LINEARS.iter().zip(&gradients) {
+                let gradient = &found.gradient;
+                let norm = gradient.iter().map(|g| f64::from(*g).powi(2)).sum::<f64>().sqrt();
+                let step = 1e-2 / norm;
+                let at = |sign: f64| {
+                    let mut moved = model(name, 2);
+                    let mut block = moved.block(index).unwrap();
+                    let mut weight = block.linear(linear).unwrap().weight();
+                    for (w, &g) in weight.iter_mut().zip(gradient) {
+                        *w += (sign * step * f64::from(g)) as f32;
+                    }
+                    block.set_tensor(&format!("{linear}.weight"), weight).unwrap();
+                    moved.replace_block(index, block).unwrap();
+                    loss(&moved, &windows())
+                };
+                let slope = (at(1.0) - at(-1.0)) / (2.0 * step * norm);
+                assert!((slope - norm).abs() < 0.01 * norm, "{name} {index} {linear}: {slope} and {norm}");
+            }
+            // What a method does to a block changes neither its own gradients nor those of the next.
+            let halved = walk.block().unwrap().linear("mlp.up_proj").unwrap().weight();
+            walk.set_weight("mlp.up_proj", halved.iter().map(|w| w / 2.0).collect()).unwrap();
+            assert_eq!(walk.loss_gradients(&LINEARS, false).unwrap(), gradients);
+            walk.close_block().unwrap();
+        }
+    }
+}
+
+#[test]
+fn squared_loss_gradients_are_of_each_window_by_itself() {
+    let dense = Arc::new(model("smollm2-tied", 2));
+    let mut all = dense_walk(&dense, &windows());
+    let mut single: Vec<Calibrator> =
+        windows().iter().map(|window| dense_walk(&dense, std::slice::from_ref(window))).collect();
+    for index in 0..dense.block_count() {
+        let open = |walk: &mut Calibrator| {
+            walk.open_block(index).unwrap();
+            let found = walk.loss_gradients(&["self_attn.k_proj"], true).unwrap().remove(0);
+            walk.close_block().unwrap();
+            (found.gradient, found.mean_square.unwrap())
+        };
+        let (gradient, mean_square) = open(&mut all);
+        let parts: Vec<Vec<f32>> = single.iter_mut().map(|walk| open(walk).0).collect();
+        for i in 0..gradient.len() {
+            let mean = parts.iter().map(|part| part[i]).sum::<f32>() / 3.0;
+            let squares = parts.iter().map(|part| part[i] * part[i]).sum::<f32>() / 3.0;
+            assert!((gradient[i] - mean).abs() < 1e-6, "{} {mean}", gradient[i]);
+            assert!((mean_square[i] - squares).abs() < 1e-6, "{} {squares}", mean_square[i]);
+        }
+    }
+}
+
+#[test]
+fn loss_gradients_that_cannot_be_had_say_why() {
+    let model = Arc::new(model("llama2", 2));
+    let mut walk = dense_walk(&model, &windows());
+    assert!(matches!(walk.loss_gradients(&LINEARS, false), Err(Error::Order(_))));
+    walk.open_block(0).unwrap();
+    assert!(walk.loss_gradients(&["mlp.knee"], false).unwrap_err().to_string().contains("mlp.knee"));
+    let mut compressed = calibrator(&model);
+    compressed.open_block(0).unwrap();
+    let error = compressed.loss_gradients(&LINEARS, false).unwrap_err().to_string();
+    assert!(error.contains("kept only where"), "{error}");
+    let mut short = dense_walk(&model, &[tokens(1, 9, 96), vec![5]]);
+    short.open_block(0).unwrap();
+    let error = short.loss_gradients(&LINEARS, false).unwrap_err().to_string();
+    assert!(error.contains("calibration window 1") && error.contains("at least two"), "{error}");
+}
+
 /// Weights of one linear, halved.
 fn halved(calibrator: &Calibrator, linear: &str) -> Vec<(String, Vec<f32>)> {
     let weight = calibrator.block().unwrap().linear(linear).unwrap().weight();

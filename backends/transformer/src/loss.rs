@@ -1,0 +1,185 @@
+//! Gradients of the model's loss with respect to weights, block by block.
+//!
+//! A method walks from the first block to the last, gradients come from the last to the first. So the dense model is run once, forward and
+//! back, and what is kept is the gradient of the loss with respect to the outputs of every block; the gradients of one block's weights follow
+//! from it when the block is open.
+
+use candle_core::{D, Device, Tensor, Var};
+
+use crate::batch::Batch;
+use crate::forward::{Capture, Workspace};
+use crate::gradients::{BlockGraph, of_variable, rms_norm};
+use crate::head::Head;
+use crate::{Block, Error, Model, Result};
+
+/// Rows whose logits are formed at once.
+const HEAD_ROWS: usize = 64;
+
+/// Gradients of the loss with respect to the weight of one linear, `[out, in]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LossGradient {
+    /// Of the mean over windows of each window's own loss, which is the mean over its predicted tokens of `-ln p`.
+    pub gradient: Vec<f32>,
+    /// Mean over windows of the squared gradient of each window's own loss, where asked for.
+    pub mean_square: Option<Vec<f32>>,
+}
+
+/// Per block, the gradient of each window's own loss with respect to the block's outputs, `[tokens, hidden size]`.
+#[derive(Debug)]
+pub(crate) struct LossSlopes(Vec<Vec<f32>>);
+
+impl LossSlopes {
+    /// Runs the model on `inputs` of block `first`, `[tokens, hidden size]`, of all windows, and goes back.
+    pub(crate) fn new(
+        model: &Model,
+        windows: &[Vec<u32>],
+        batches: &[Batch],
+        first: usize,
+        inputs: &[f32],
+    ) -> Result<Self> {
+        if let Some(short) = windows.iter().position(|window| window.len() < 2) {
+            return Err(Error::argument(
+                format!("calibration window {short}"),
+                "it has one token, so none is predicted and there is no loss; give at least two",
+            ));
+        }
+        // Entry `i` holds the inputs of block `i` on the way forward, and the gradient with respect to them on the way back.
+        let mut states = vec![Vec::new(); model.block_count() + 1];
+        states[first] = inputs.to_vec();
+        let mut workspace = Workspace::default();
+        for index in first..model.block_count() {
+            let mut hidden = states[index].clone();
+            let block = model.block(index)?;
+            run(model, &block, batches, &mut hidden, &mut workspace);
+            states[index + 1] = hidden;
+        }
+        let width = model.config().hidden_size;
+        let head = HeadGraph::new(model.head()?)?;
+        each_window(windows, width, &mut states[model.block_count()], |window, rows| {
+            head.slopes(rows, &window[1..])
+        })?;
+        for index in (first + 1..model.block_count()).rev() {
+            let graph = BlockGraph::new(model, &model.block(index)?, &[])?;
+            let (before, after) = states.split_at_mut(index + 1);
+            let slopes = &after[0];
+            let mut at = 0;
+            each_window(windows, width, &mut before[index], |_, rows| {
+                let slopes = &slopes[at..at + rows.len()];
+                at += rows.len();
+                graph.input_slopes(rows, slopes)
+            })?;
+        }
+        Ok(Self(states.into_iter().skip(1).collect()))
+    }
+
+    /// Lets go of what belongs to a block.
+    pub(crate) fn forget(&mut self, index: usize) {
+        self.0[index] = Vec::new();
+    }
+
+    /// Gradients of the weights of `linears` of block `index`, which is `block` and reads `inputs` in the dense model.
+    pub(crate) fn of_block(
+        &self,
+        model: &Model,
+        windows: &[Vec<u32>],
+        (index, block): (usize, &Block),
+        inputs: &[f32],
+        linears: &[&str],
+        mean_square: bool,
+    ) -> Result<Vec<LossGradient>> {
+        let names: Vec<String> = linears.iter().map(|linear| format!("{linear}.weight")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let graph = BlockGraph::new(model, block, &names)?;
+        let width = model.config().hidden_size;
+        let share = 1.0 / windows.len() as f32;
+        let mut found: Vec<LossGradient> = Vec::new();
+        let mut first = 0;
+        for window in windows {
+            let rows = first * width..(first + window.len()) * width;
+            first += window.len();
+            let parts = graph.variable_slopes(&inputs[rows.clone()], &self.0[index][rows])?;
+            if found.is_empty() {
+                found = parts
+                    .iter()
+                    .map(|part| LossGradient {
+                        gradient: vec![0.0; part.len()],
+                        mean_square: mean_square.then(|| vec![0.0; part.len()]),
+                    })
+                    .collect();
+            }
+            for (sum, part) in found.iter_mut().zip(&parts) {
+                sum.gradient.iter_mut().zip(part).for_each(|(sum, g)| *sum += share * g);
+                if let Some(squares) = &mut sum.mean_square {
+                    squares.iter_mut().zip(part).for_each(|(sum, g)| *sum += share * g * g);
+                }
+            }
+        }
+        Ok(found)
+    }
+}
+
+fn run(model: &Model, block: &Block, batches: &[Batch], hidden: &mut [f32], workspace: &mut Workspace) {
+    let width = model.config().hidden_size;
+    let mut first = 0;
+    for batch in batches {
+        let rows = &mut hidden[first * width..][..batch.rows() * width];
+        model.run_one(block, batch, rows, workspace, &mut Capture::default());
+        first += batch.rows();
+    }
+}
+
+/// Replaces the rows of every window by what `f` makes of them.
+fn each_window(
+    windows: &[Vec<u32>],
+    width: usize,
+    states: &mut [f32],
+    mut f: impl FnMut(&[u32], &[f32]) -> Result<Vec<f32>>,
+) -> Result<()> {
+    let mut rest = states;
+    for window in windows {
+        let (rows, after) = rest.split_at_mut(window.len() * width);
+        let replaced = f(window, rows)?;
+        rows.copy_from_slice(&replaced);
+        rest = after;
+    }
+    Ok(())
+}
+
+/// The last norm and the output head in candle's operations.
+struct HeadGraph {
+    norm: Tensor,
+    eps: f32,
+    weight: Tensor,
+}
+
+impl HeadGraph {
+    fn new(head: &Head) -> Result<Self> {
+        let (outputs, inputs) = (head.weight.outputs(), head.weight.inputs());
+        Ok(Self {
+            norm: Tensor::from_slice(&head.norm, inputs, &Device::Cpu)?,
+            eps: head.eps,
+            weight: Tensor::from_vec(head.weight.unpack(), (outputs, inputs), &Device::Cpu)?,
+        })
+    }
+
+    /// Gradient of the mean over `targets` of `-ln p`, the tokens after each row but the last, with respect to `hidden`, `[rows, hidden size]`.
+    fn slopes(&self, hidden: &[f32], targets: &[u32]) -> Result<Vec<f32>> {
+        let width = self.weight.dim(1)?;
+        let mut slopes = Vec::with_capacity(hidden.len());
+        for (rows, next) in
+            hidden[..targets.len() * width].chunks(HEAD_ROWS * width).zip(targets.chunks(HEAD_ROWS))
+        {
+            let x = Var::from_slice(rows, (next.len(), width), &Device::Cpu)?;
+            let logits = rms_norm(&x, &self.norm, self.eps)?.matmul(&self.weight.t()?)?;
+            let largest = logits.max_keepdim(D::Minus1)?.detach();
+            let sum = logits.broadcast_sub(&largest)?.exp()?.sum_keepdim(D::Minus1)?;
+            let next = Tensor::from_slice(next, (next.len(), 1), &Device::Cpu)?;
+            let surprise = ((sum.log()? + largest)? - logits.gather(&next, 1)?)?;
+            let loss = (surprise.sum_all()? / targets.len() as f64)?;
+            slopes.extend(of_variable(&loss.backward()?, &x)?);
+        }
+        // Nothing is predicted from the last token.
+        slopes.resize(hidden.len(), 0.0);
+        Ok(slopes)
+    }
+}
