@@ -53,6 +53,7 @@ fn broken_files_get_one_line_each_and_never_stop_the_others() {
         "awq",
         "smoothquant",
         "omniquant",
+        "llm-pruner",
         "candle",
     ] {
         assert!(file(&plugins, id).is_some(), "{id} is missing:\n{}", finished.stderr);
@@ -119,8 +120,18 @@ fn a_name_finds_its_file() {
 #[test]
 fn info_as_json_is_the_descriptor() {
     let sandbox = Sandbox::bare();
-    for id in ["rtn", "magnitude", "wanda", "gptq", "sparsegpt", "awq", "smoothquant", "omniquant", "candle"]
-    {
+    for id in [
+        "rtn",
+        "magnitude",
+        "wanda",
+        "gptq",
+        "sparsegpt",
+        "awq",
+        "smoothquant",
+        "omniquant",
+        "llm-pruner",
+        "candle",
+    ] {
         let info = sandbox.run(&["plugins", "info", id, "--json"]).expect_code(0);
         let descriptor: Value = serde_json::from_str(&info.stdout).expect("JSON");
         assert_eq!(descriptor["id"], id);
@@ -144,9 +155,19 @@ fn checks(sandbox: &Sandbox, file: &std::path::Path, code: i32) -> (String, Vec<
 #[test]
 fn good_plugins_pass_every_check() {
     let sandbox = Sandbox::bare();
-    let files =
-        ["rtn", "magnitude", "wanda", "gptq", "sparsegpt", "awq", "smoothquant", "omniquant", "candle"]
-            .map(artifacts::plugin);
+    let files = [
+        "rtn",
+        "magnitude",
+        "wanda",
+        "gptq",
+        "sparsegpt",
+        "awq",
+        "smoothquant",
+        "omniquant",
+        "llm-pruner",
+        "candle",
+    ]
+    .map(artifacts::plugin);
     let example = artifacts::hostile("shrink");
     for file in files.iter().chain([&example, &artifacts::hostile("misbehave")]) {
         let (stderr, checks) = checks(&sandbox, file, 0);

@@ -128,6 +128,11 @@ fn kill_9_in_omniquant_changes_no_byte() {
 }
 
 #[test]
+fn kill_9_in_llm_pruner_changes_no_byte() {
+    kill_9_in_the_middle_of("llm-pruner:ratio=0.5,importance=param_mix");
+}
+
+#[test]
 fn kill_9_in_an_evaluation_continues_at_the_piece() {
     let sandbox = Sandbox::new();
     let plugin = spec("fake_runner");

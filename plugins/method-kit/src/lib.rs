@@ -15,6 +15,7 @@
 //! | [`gptq`] | the GPTQ solver |
 //! | [`mask`] | magnitude and Wanda scores, unstructured and N:M masks |
 //! | [`sparsegpt`] | the SparseGPT solver |
+//! | [`units`] | importance of heads and channels, and the choice of the lowest |
 //! | [`layerwise`] | the walk over a block that the solvers share as plugins |
 //! | [`plugin`] | the same for the plugins around it: walking a block's linears, option types, error conversion |
 //!
@@ -34,6 +35,7 @@ pub mod matrix;
 pub mod plugin;
 pub mod smoothquant;
 pub mod sparsegpt;
+pub mod units;
 
 mod error;
 mod sweep;
