@@ -13,7 +13,7 @@ use llmcb_plugin_api::sdk::{
 use llmcb_transformer::{
     ActivationSite, Block, BlockInputs, BlockShape, CalibrationOptions, Calibrator, CheckpointOptions,
     CheckpointWriter, FORMATS, FormatChoice, GgufType, InputGroup, ModuleInfo, Statistic, StatisticKind,
-    StatisticRequest, StorageFormat, StorageType, Structure, UnitAxis, write_gguf,
+    StatisticRequest, StorageFormat, StorageType, Stored, Structure, UnitAxis, write_gguf,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -46,7 +46,8 @@ fn formats() -> Vec<&'static str> {
 #[serde(default, deny_unknown_fields)]
 pub struct EngineOptions {
     /// Format of the checkpoints that are written: `dense`, `gptq`, `awq`, `compressed-tensors` (with
-    /// `:pack-quantized` or `:int-quantized`), or `auto`: `gptq` for integer codes, or what else holds them, and
+    /// `:pack-quantized` or `:int-quantized` for integer codes, `:sparse-bitmask` or `:sparse-24-bitmask` for numbers without their
+    /// zeros), or `auto`: `gptq` for integer codes, or what else holds them, and
     /// `dense` for numbers; `auto:FORMAT` prefers that format. Scales of integer codes are rounded to the precision
     /// that the format stores them in when a method hands them over: what it goes on with is what is evaluated.
     #[schemars(extend("enum" = formats()))]
@@ -633,6 +634,7 @@ impl Engine for CandleEngine {
             Walk::Calibrated(calibrator) => calibrator.close_block().map_err(translate)?,
             Walk::Plain(block) => *block.take().ok_or_else(|| Error::failed("no block is open"))?,
         };
+        self.format.check_block(self.finished.len(), &block).map_err(|e| Error::invalid(e.to_string()))?;
         for linear in &self.opened.model.block_info().linears {
             let values = block.tensor(&tensor_name(&linear.name)).map_err(translate)?;
             self.zeros += values.iter().filter(|v| **v == 0.0).count() as u64;
@@ -664,22 +666,20 @@ impl Engine for CandleEngine {
         if let Some(StorageFormat::Gguf(kind)) = self.format.format {
             return self.save_gguf(directory, kind, outside);
         }
-        let chosen = self.format.choose(&self.finished, self.scale_type());
+        let chosen = self.format.choose(&self.finished, self.scale_type(), inside.float());
         let chosen = chosen.map_err(|e| Error::invalid(e.to_string()))?;
         let model = &self.opened.model;
-        let options = |storage| CheckpointOptions { storage, block_storage: inside, ..Default::default() };
-        let (writer, format) = match chosen.scheme {
-            None => {
-                let writer = CheckpointWriter::create_of(directory, model, options(inside), &self.finished);
-                (writer, format!("dense {}", inside.torch_name()))
+        let (storage, format) = match chosen.stored {
+            Stored::Dense => (inside, format!("dense {}", inside.torch_name())),
+            Stored::Sparse(layout) => {
+                (inside, format!("compressed-tensors {} {}", layout.name(), inside.torch_name()))
             }
-            Some(scheme) => {
-                let blocks = &self.finished;
-                let writer =
-                    CheckpointWriter::create_packed(directory, model, options(outside), scheme, blocks);
-                (writer, format!("{}; the rest {}", scheme.describe(), outside.torch_name()))
+            Stored::Codes(scheme) => {
+                (outside, format!("{}; the rest {}", scheme.describe(), outside.torch_name()))
             }
         };
+        let options = CheckpointOptions { storage, block_storage: inside, ..Default::default() };
+        let writer = CheckpointWriter::create_of(directory, model, options, chosen.stored, &self.finished);
         let mut writer = writer.map_err(translate)?;
         for (index, block) in self.finished.iter().enumerate() {
             writer.write_block(index, block).map_err(translate)?;
@@ -690,9 +690,10 @@ impl Engine for CandleEngine {
         if let Some((preferred, problem)) = chosen.instead_of {
             notes.push(format!("{preferred} cannot hold it: {problem}"));
         }
-        if chosen.scheme.is_none() && self.finished.iter().any(has_codes) {
+        let dense = chosen.stored == Stored::Dense;
+        if dense && self.finished.iter().any(has_codes) {
             notes.push("integer codes, stored as the numbers that they stand for".to_owned());
-        } else if chosen.scheme.is_none() && zero_fraction > 0.01 {
+        } else if dense && zero_fraction > 0.01 {
             notes.push(format!("{:.0} % zeros, stored dense like any other number", 100.0 * zero_fraction));
         }
         notes.extend(activation_note(&self.finished));

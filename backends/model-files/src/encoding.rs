@@ -13,6 +13,8 @@ pub enum Encoding {
     BF16,
     /// Blocks of one of ggml's quantised types.
     Ggml(GgmlType),
+    /// Unsigned bytes: bits that say where numbers are.
+    U8,
     /// Signed bytes: codes of integer weights.
     I8,
     /// 32-bit integers, little endian: packed codes and indices of integer weights.
@@ -29,6 +31,7 @@ impl Encoding {
             Encoding::F16 => "F16",
             Encoding::BF16 => "BF16",
             Encoding::Ggml(kind) => kind.name(),
+            Encoding::U8 => "U8",
             Encoding::I8 => "I8",
             Encoding::I32 => "I32",
             Encoding::I64 => "I64",
@@ -38,7 +41,7 @@ impl Encoding {
     /// Bytes that `elements` numbers take, or `None` when they do not fill whole blocks or the product overflows.
     pub fn byte_len(self, elements: usize) -> Option<usize> {
         match self {
-            Encoding::I8 => Some(elements),
+            Encoding::U8 | Encoding::I8 => Some(elements),
             Encoding::F32 | Encoding::I32 => elements.checked_mul(4),
             Encoding::I64 => elements.checked_mul(8),
             Encoding::F16 | Encoding::BF16 => elements.checked_mul(2),

@@ -236,6 +236,7 @@ fn read_file(path: &Path, maps: &mut Vec<Mapping>, entries: &mut Vec<Entry>) -> 
             Dtype::I8 => Stored::Readable(Encoding::I8),
             Dtype::I32 => Stored::Readable(Encoding::I32),
             Dtype::I64 => Stored::Readable(Encoding::I64),
+            Dtype::U8 => Stored::Readable(Encoding::U8),
             other => Stored::Other(other.to_string()),
         };
         entries.push(Entry {

@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::encoding::Encoding;
 use crate::gguf::Gguf;
 use crate::mapping::Mapping;
-use crate::packed::{IntegerMatrix, Parts as WeightParts, Quantization, Scheme, SchemeError};
+use crate::packed::{IntegerMatrix, Parts as WeightParts, Quantization, Scheme, SchemeError, bitmask};
 use crate::{Error, Result, Tokenizer, hub_layout};
 
 /// A model on disk: configuration, tensors and tokenizer. Weights are memory-mapped and stay as they are stored.
@@ -218,6 +218,32 @@ impl ModelFiles {
         }
     }
 
+    fn is_sparse(&self, linear: &str) -> bool {
+        bitmask::recognises(|suffix| self.by_name.contains_key(&format!("{linear}.{suffix}")))
+    }
+
+    /// `[outputs, inputs]` of a linear whose weight is stored without its zeros; `None` for others.
+    ///
+    /// # Errors
+    /// [`Error::Weights`] where its tensors cannot be.
+    pub fn sparse_shape(&self, linear: &str) -> Result<Option<[usize; 2]>> {
+        if !self.is_sparse(linear) {
+            return Ok(None);
+        }
+        self.with_parts(linear, bitmask::shape).map(Some)
+    }
+
+    /// The weight of a linear (`model.layers.0.mlp.up_proj`) that is stored without its zeros, row by row; `None` for others.
+    ///
+    /// # Errors
+    /// [`Error::Weights`] where its tensors do not fit together.
+    pub fn sparse(&self, linear: &str) -> Result<Option<Vec<f32>>> {
+        if !self.is_sparse(linear) {
+            return Ok(None);
+        }
+        self.with_parts(linear, bitmask::decode).map(Some)
+    }
+
     /// The model's tokenizer: from `tokenizer.json`, or from a GGUF's own vocabulary.
     ///
     /// # Errors
@@ -242,11 +268,17 @@ impl ModelFiles {
                 }
                 continue;
             }
+            let sparse = suffix != "bias" && self.is_sparse(linear);
+            if sparse && suffix != "compressed" {
+                continue;
+            }
             let name = match &entry.stored {
                 Stored::Readable(encoding) => encoding.name(),
                 Stored::Other(name) => name,
             };
-            let elements = entry.shape.iter().map(|&extent| extent as u64).product::<u64>();
+            let shape = if sparse { self.sparse_shape(linear).ok().flatten() } else { None };
+            let shape = shape.as_ref().map_or(entry.shape.as_slice(), |shape| shape);
+            let elements = shape.iter().map(|&extent| extent as u64).product::<u64>();
             *by_encoding.entry(name.to_owned()).or_default() += elements;
         }
         let most = by_encoding.iter().max_by_key(|&(_, &elements)| elements);

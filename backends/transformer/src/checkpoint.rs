@@ -9,12 +9,15 @@ use std::io::{BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use llmcb_model_files::Encoding;
-use llmcb_model_files::packed::{FloatType, InputActivations, Layout, Quantization, Scheme};
+use llmcb_model_files::packed::{
+    Bitmask, FloatType, InputActivations, Layout, Quantization, Scheme, TensorSpec, sparsity_to_json,
+};
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use serde_json::{Value, json};
 
 use crate::block::{ATTENTION_NORM, Block, MLP_NORM, Role, tensor_name};
 use crate::config::{ACTIVATIONS, BLOCK_SHAPES, BlockShape};
+use crate::formats::{Stored, is_sparse};
 use crate::model::{EMBEDDING, FINAL_NORM, OUTPUT_HEAD};
 use crate::{ActivationQuantization, Activations, Error, Model, Result};
 
@@ -63,6 +66,7 @@ fn dtype_of(encoding: Encoding) -> Option<Dtype> {
         Encoding::F32 => Dtype::F32,
         Encoding::F16 => Dtype::F16,
         Encoding::BF16 => Dtype::BF16,
+        Encoding::U8 => Dtype::U8,
         Encoding::I8 => Dtype::I8,
         Encoding::I32 => Dtype::I32,
         Encoding::I64 => Dtype::I64,
@@ -102,21 +106,31 @@ pub struct CheckpointWriter<'a> {
     options: CheckpointOptions,
     shards: Vec<Shard>,
     tensors: BTreeMap<String, Place>,
-    packed: Option<Packed>,
+    linears: Linears,
     /// How each block rounds its activations.
     activations: Vec<Activations>,
     /// The shape of each block.
     shapes: Vec<BlockShape>,
 }
 
-/// How integer codes are stored, and which linears have them.
+/// How linears are stored.
 #[derive(Debug)]
-struct Packed {
-    scheme: Scheme,
-    /// Names inside a block, in order.
-    quantised: Vec<String>,
-    /// Full names of linears that have none.
-    dense: Vec<String>,
+enum Linears {
+    Dense,
+    Codes {
+        scheme: Scheme,
+        /// Names, inside a block, of linears that have codes, in order.
+        quantised: Vec<String>,
+        /// Full names of linears that have none.
+        dense: Vec<String>,
+    },
+    Sparse {
+        layout: Bitmask,
+        /// Full names of linears that keep their zeros.
+        dense: Vec<String>,
+        /// Share of zeros in the weights of all linears.
+        zero_fraction: f64,
+    },
 }
 
 /// A tensor of a checkpoint.
@@ -166,10 +180,11 @@ impl<'a> CheckpointWriter<'a> {
     pub fn create(directory: &Path, model: &'a Model, options: CheckpointOptions) -> Result<Self> {
         let shapes = own_shapes(model);
         let plan = dense_plan(model, &shapes, options.storage);
-        Self::begin(directory, model, options, shapes, plan, None)
+        Self::begin(directory, model, options, shapes, plan, Linears::Dense)
     }
 
-    /// As [`create`](Self::create), for `blocks` that may have lost heads or channels. Blocks are all the model's, in order.
+    /// As [`create`](Self::create), for `blocks` that may have lost heads or channels, or are `stored` in another way than as numbers. Blocks
+    /// are all the model's, in order.
     ///
     /// # Errors
     /// As [`create`](Self::create).
@@ -177,42 +192,30 @@ impl<'a> CheckpointWriter<'a> {
         directory: &Path,
         model: &'a Model,
         options: CheckpointOptions,
-        blocks: &[Block],
-    ) -> Result<Self> {
-        let shapes = shapes_of(blocks);
-        let plan = dense_plan(model, &shapes, options.storage);
-        Self::begin(directory, model, options, shapes, plan, None)
-    }
-
-    /// As [`create`](Self::create), for `blocks` with integer codes, which are stored by `scheme`. Blocks are all the model's, in order.
-    ///
-    /// # Errors
-    /// As [`create`](Self::create).
-    pub fn create_packed(
-        directory: &Path,
-        model: &'a Model,
-        options: CheckpointOptions,
-        scheme: Scheme,
+        stored: Stored,
         blocks: &[Block],
     ) -> Result<Self> {
         let shapes = shapes_of(blocks);
         let mut plan = Vec::new();
-        let mut packed = Packed { scheme, quantised: Vec::new(), dense: Vec::new() };
+        let (mut quantised, mut dense) = (Vec::<String>::new(), Vec::new());
         for tensor in dense_plan(model, &shapes, options.storage) {
             let inside = tensor.name.strip_prefix("model.layers.").and_then(|rest| rest.split_once('.'));
-            let place = inside.and_then(|(index, name)| Some((index.parse::<usize>().ok()?, name)));
-            let Some((index, name)) = place else {
+            let place = inside.and_then(|(index, name)| {
+                let index = index.parse::<usize>().ok()?;
+                Some((index, blocks.get(index)?, name))
+            });
+            let Some((index, block, name)) = place else {
                 plan.push(tensor);
                 continue;
             };
             let role = Role::ALL.into_iter().find(|r| name.strip_suffix(".weight") == Some(r.name()));
-            let codes = role.and_then(|role| blocks.get(index)?.role(role).integers());
-            match (role, codes) {
-                (Some(role), Some(codes)) => {
-                    if !packed.quantised.iter().any(|name| name == role.name()) {
-                        packed.quantised.push(role.name().to_owned());
+            let parts = role.and_then(|role| parts(block, role, stored, options));
+            match (role, parts) {
+                (Some(role), Some(parts)) => {
+                    if !quantised.iter().any(|name| name == role.name()) {
+                        quantised.push(role.name().to_owned());
                     }
-                    for part in scheme.tensors(codes.outputs(), codes.inputs()) {
+                    for part in parts {
                         let dtype = dtype_of(part.encoding).ok_or_else(|| {
                             Error::argument("checkpoint", "ggml's blocks have no place in safetensors")
                         })?;
@@ -222,13 +225,20 @@ impl<'a> CheckpointWriter<'a> {
                 }
                 (role, _) => {
                     if let Some(role) = role {
-                        packed.dense.push(format!("model.layers.{index}.{}", role.name()));
+                        dense.push(format!("model.layers.{index}.{}", role.name()));
                     }
-                    plan.push(TensorPlan { dtype: options.block_storage.dtype(), ..tensor });
+                    let storage =
+                        if stored == Stored::Dense { options.storage } else { options.block_storage };
+                    plan.push(TensorPlan { dtype: storage.dtype(), ..tensor });
                 }
             }
         }
-        Self::begin(directory, model, options, shapes, plan, Some(packed))
+        let linears = match stored {
+            Stored::Dense => Linears::Dense,
+            Stored::Codes(scheme) => Linears::Codes { scheme, quantised, dense },
+            Stored::Sparse(layout) => Linears::Sparse { layout, dense, zero_fraction: zero_fraction(blocks) },
+        };
+        Self::begin(directory, model, options, shapes, plan, linears)
     }
 
     fn begin(
@@ -237,7 +247,7 @@ impl<'a> CheckpointWriter<'a> {
         options: CheckpointOptions,
         shapes: Vec<BlockShape>,
         plan: Vec<TensorPlan>,
-        packed: Option<Packed>,
+        linears: Linears,
     ) -> Result<Self> {
         std::fs::create_dir_all(directory).map_err(Error::io(directory, "make the directory"))?;
         let mut groups: Vec<Vec<TensorPlan>> = vec![Vec::new()];
@@ -305,7 +315,7 @@ impl<'a> CheckpointWriter<'a> {
             options,
             shards,
             tensors,
-            packed,
+            linears,
             activations,
             shapes,
         })
@@ -368,14 +378,26 @@ impl<'a> CheckpointWriter<'a> {
         Ok(())
     }
 
-    /// Writes the codes and grids of a linear of a block.
-    fn write_codes(&mut self, index: usize, linear: &str, scheme: &Scheme, block: &Block) -> Result<()> {
+    /// Writes a linear of a block in the parts that it is stored in; `false`: it is stored as numbers.
+    fn write_linear(&mut self, index: usize, linear: &str, block: &Block) -> Result<bool> {
         let owner = format!("model.layers.{index}.{linear}");
-        let Some(codes) = block.linear(linear)?.integers() else { return Ok(()) };
         let wrong = |problem: String| Error::argument(format!("weight of `{owner}`"), problem);
-        let matrix = codes.to_matrix();
-        let parts = scheme.encode(&matrix).map_err(|e| wrong(e.to_string()))?;
-        for (part, bytes) in scheme.tensors(matrix.rows, matrix.columns).iter().zip(parts) {
+        let found = block.linear(linear)?;
+        let (specs, parts) = match (&self.linears, found.integers()) {
+            (Linears::Codes { scheme, .. }, Some(codes)) => {
+                let matrix = codes.to_matrix();
+                let parts = scheme.encode(&matrix).map_err(|e| wrong(e.to_string()))?;
+                (scheme.tensors(matrix.rows, matrix.columns), parts)
+            }
+            (Linears::Sparse { layout, dense, .. }, _) if !dense.contains(&owner) => {
+                let (values, rows, columns) = (found.weight(), found.weight.outputs(), found.weight.inputs());
+                let numbers = self.options.block_storage.float();
+                let parts = layout.encode(&values, columns, numbers).map_err(|e| wrong(e.to_string()))?;
+                (layout.tensors(&values, rows, columns, numbers), parts)
+            }
+            _ => return Ok(false),
+        };
+        for (part, bytes) in specs.iter().zip(parts) {
             let name = format!("{owner}.{}", part.suffix);
             let expected = self.tensors.get(&name).map(Place::bytes);
             if expected != Some(bytes.len()) {
@@ -390,7 +412,7 @@ impl<'a> CheckpointWriter<'a> {
                 file.write_all(&bytes)
             })?;
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Writes all tensors of block `index`.
@@ -401,15 +423,14 @@ impl<'a> CheckpointWriter<'a> {
         if let Some(activations) = self.activations.get_mut(index) {
             *activations = *block.activations();
         }
-        let scheme = self.packed.as_ref().map(|packed| packed.scheme);
         for name in block.tensor_names() {
             let linear = name.strip_suffix(".weight").filter(|linear| block.linear(linear).is_ok());
-            match (scheme, linear) {
-                (Some(scheme), Some(linear)) if block.linear(linear)?.integers().is_some() => {
-                    self.write_codes(index, linear, &scheme, block)?;
-                }
-                _ => self.write_tensor(&format!("model.layers.{index}.{name}"), &block.tensor(&name)?)?,
+            if let Some(linear) = linear
+                && self.write_linear(index, linear, block)?
+            {
+                continue;
             }
+            self.write_tensor(&format!("model.layers.{index}.{name}"), &block.tensor(&name)?)?;
         }
         Ok(())
     }
@@ -458,19 +479,25 @@ impl<'a> CheckpointWriter<'a> {
             files.tokenizer()?.save(&self.directory)?;
         }
         let mut config = hub_config(self.model, &self.shapes, self.options.storage);
-        if let Some(Packed { scheme, quantised, dense }) = &self.packed {
-            let inputs = self.inputs_alike().map(|rounding| InputActivations {
-                bits: rounding.bits,
-                symmetric: rounding.symmetric,
-                dynamic: true,
-                per_token: true,
-            });
-            let quantization = Quantization::new(*scheme).with_input_activations(inputs);
-            config["quantization_config"] = quantization.to_json(dense, quantised);
-            // What the kernels that read these two layouts compute in.
-            if matches!(scheme.layout, Layout::Gptq | Layout::Awq) && self.options.storage == StorageType::F32
-            {
-                config["torch_dtype"] = json!(StorageType::F16.torch_name());
+        match &self.linears {
+            Linears::Dense => {}
+            Linears::Codes { scheme, quantised, dense } => {
+                let inputs = self.inputs_alike().map(|rounding| InputActivations {
+                    bits: rounding.bits,
+                    symmetric: rounding.symmetric,
+                    dynamic: true,
+                    per_token: true,
+                });
+                let quantization = Quantization::new(*scheme).with_input_activations(inputs);
+                config["quantization_config"] = quantization.to_json(dense, quantised);
+                // What the kernels that read these two layouts compute in.
+                let half = matches!(scheme.layout, Layout::Gptq | Layout::Awq);
+                if half && self.options.storage == StorageType::F32 {
+                    config["torch_dtype"] = json!(StorageType::F16.torch_name());
+                }
+            }
+            Linears::Sparse { layout, dense, zero_fraction } => {
+                config["quantization_config"] = sparsity_to_json(*layout, *zero_fraction, dense);
             }
         }
         // Only this says it whole: other tools have no words for most sites, and compressed-tensors rounds by another rule.
@@ -511,6 +538,27 @@ fn write_values(file: &mut File, offset: u64, values: &[f32], storage: StorageTy
         out.write_all(&bytes)?;
     }
     out.flush()
+}
+
+/// The tensors that a linear is stored as; none: its weight, as numbers.
+fn parts(block: &Block, role: Role, stored: Stored, options: CheckpointOptions) -> Option<Vec<TensorSpec>> {
+    let (rows, columns) = role.shape(block.config());
+    let numbers = options.block_storage.float();
+    match stored {
+        Stored::Dense => None,
+        Stored::Codes(scheme) => block.role(role).integers().map(|_| scheme.tensors(rows, columns)),
+        Stored::Sparse(layout) => is_sparse(block, role, layout, numbers)
+            .then(|| layout.tensors(&block.role(role).weight(), rows, columns, numbers)),
+    }
+}
+
+fn zero_fraction(blocks: &[Block]) -> f64 {
+    let (mut zeros, mut all) = (0, 0);
+    for weight in blocks.iter().flat_map(|block| Role::ALL.map(|role| block.role(role).weight())) {
+        zeros += weight.iter().filter(|w| **w == 0.0).count();
+        all += weight.len();
+    }
+    zeros as f64 / all.max(1) as f64
 }
 
 fn own_shapes(model: &Model) -> Vec<BlockShape> {

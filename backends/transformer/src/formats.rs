@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use llmcb_model_files::packed::{FloatType, IntegerMatrix, Layout, Scheme, ZeroPoints};
+use llmcb_model_files::packed::{Bitmask, FloatType, IntegerMatrix, Layout, Scheme, ZeroPoints};
 
 use crate::block::Role;
 use crate::gguf::GgufType;
@@ -20,18 +20,22 @@ pub enum StorageFormat {
     Awq,
     /// compressed-tensors', in the layout named, or the one that fits.
     CompressedTensors(Option<Layout>),
+    /// compressed-tensors' for numbers among many zeros.
+    Sparse(Bitmask),
     /// One GGUF, with linears in a type of ggml's; values that it cannot hold are rounded.
     Gguf(GgufType),
 }
 
 /// Names of all formats, for messages.
-pub const FORMATS: [&str; 10] = [
+pub const FORMATS: [&str; 12] = [
     "dense",
     "gptq",
     "awq",
     "compressed-tensors",
     "compressed-tensors:pack-quantized",
     "compressed-tensors:int-quantized",
+    "compressed-tensors:sparse-bitmask",
+    "compressed-tensors:sparse-24-bitmask",
     "gguf:f16",
     "gguf:q8_0",
     "gguf:q4_1",
@@ -53,6 +57,8 @@ impl FromStr for StorageFormat {
             "compressed-tensors:int-quantized" => {
                 StorageFormat::CompressedTensors(Some(Layout::IntQuantized))
             }
+            "compressed-tensors:sparse-bitmask" => StorageFormat::Sparse(Bitmask::Unstructured),
+            "compressed-tensors:sparse-24-bitmask" => StorageFormat::Sparse(Bitmask::TwoOfFour),
             other => {
                 let named = |kind: &GgufType| other.strip_prefix("gguf:") == Some(kind.name());
                 if let Some(kind) = GgufType::ALL.into_iter().find(named) {
@@ -85,6 +91,8 @@ impl fmt::Display for StorageFormat {
                 "compressed-tensors:int-quantized"
             }
             StorageFormat::CompressedTensors(Some(_)) => "compressed-tensors:pack-quantized",
+            StorageFormat::Sparse(Bitmask::Unstructured) => "compressed-tensors:sparse-bitmask",
+            StorageFormat::Sparse(Bitmask::TwoOfFour) => "compressed-tensors:sparse-24-bitmask",
             StorageFormat::Gguf(GgufType::F16) => "gguf:f16",
             StorageFormat::Gguf(GgufType::Q8_0) => "gguf:q8_0",
             StorageFormat::Gguf(GgufType::Q4_1) => "gguf:q4_1",
@@ -166,8 +174,8 @@ impl Traits {
             scales: FloatType::F16,
         };
         Ok(match format {
-            StorageFormat::Dense | StorageFormat::Gguf(_) => {
-                return Err(format!("{format} has no scheme of integer codes"));
+            StorageFormat::Dense | StorageFormat::Sparse(_) | StorageFormat::Gguf(_) => {
+                return Err(format!("{format} has no place for integer codes"));
             }
             // Readers of the older format do not all undo the wrap of a zero of 0.
             StorageFormat::Gptq if self.zero_of_zero => Scheme { act_order: self.shuffled, ..base },
@@ -187,7 +195,9 @@ impl FormatChoice {
     /// is what is evaluated. `storage` is the type of the checkpoint's numbers.
     pub fn scale_type(&self, storage: FloatType) -> FloatType {
         match self.format {
-            Some(StorageFormat::Dense | StorageFormat::CompressedTensors(_)) => storage,
+            Some(StorageFormat::Dense | StorageFormat::CompressedTensors(_) | StorageFormat::Sparse(_)) => {
+                storage
+            }
             // Readers of gptq and awq have scales in half precision, and so have ggml's blocks.
             None | Some(StorageFormat::Gptq | StorageFormat::Awq | StorageFormat::Gguf(_)) => FloatType::F16,
         }
@@ -207,11 +217,34 @@ impl FormatChoice {
             .map_err(|problem| cannot_hold(format, &format!("{linear}: {problem}")))
     }
 
+    /// Refuses a finished block that the format asked for cannot hold, before all others are made: one whose zeros are many, but not of its
+    /// pattern.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] that says why, and what to do.
+    pub fn check_block(&self, index: usize, block: &Block) -> Result<()> {
+        let Some(format @ StorageFormat::Sparse(layout)) = self.format.filter(|_| self.demanded) else {
+            return Ok(());
+        };
+        for role in Role::ALL {
+            let (weight, columns) = (block.role(role).weight(), role.shape(block.config()).1);
+            let zeros = weight.iter().filter(|w| **w == 0.0).count();
+            if 4 * zeros < weight.len() {
+                continue;
+            }
+            layout
+                .fits(&weight, columns)
+                .map_err(|e| cannot_hold(format, &format!("model.layers.{index}.{}: {e}", role.name())))?;
+        }
+        Ok(())
+    }
+
     /// Chooses the format of a model's blocks, with the scheme of its integer codes; and says, where the preferred format gave way, why.
+    /// `numbers` is the type that numbers are stored in.
     ///
     /// # Errors
     /// [`Error::Argument`] if the format asked for cannot hold them.
-    pub fn choose(&self, blocks: &[Block], scales: FloatType) -> Result<Chosen> {
+    pub fn choose(&self, blocks: &[Block], scales: FloatType, numbers: FloatType) -> Result<Chosen> {
         let quantised = || {
             blocks.iter().enumerate().flat_map(|(index, block)| {
                 Role::ALL.into_iter().filter_map(move |role| {
@@ -222,10 +255,23 @@ impl FormatChoice {
         };
         if quantised().next().is_none() {
             return match self.format {
+                Some(format @ StorageFormat::Sparse(layout)) => {
+                    let sparse =
+                        |block: &Block| Role::ALL.iter().any(|role| is_sparse(block, *role, layout, numbers));
+                    let problem = "no linear has enough zeros of its pattern to be smaller so";
+                    match (blocks.iter().any(sparse), self.demanded) {
+                        (true, _) => Ok(Chosen { stored: Stored::Sparse(layout), instead_of: None }),
+                        (false, true) => Err(cannot_hold(format, problem)),
+                        (false, false) => {
+                            let instead_of = Some((format, problem.to_owned()));
+                            Ok(Chosen { stored: Stored::Dense, instead_of })
+                        }
+                    }
+                }
                 Some(format) if self.demanded && !format.holds_all() => {
                     Err(cannot_hold(format, "the method made no integer codes, only numbers"))
                 }
-                _ => Ok(Chosen { scheme: None, instead_of: None }),
+                _ => Ok(Chosen { stored: Stored::Dense, instead_of: None }),
             };
         }
         let mut candidates =
@@ -241,7 +287,7 @@ impl FormatChoice {
         let mut refused = None;
         for format in candidates {
             if format.holds_all() {
-                return Ok(Chosen { scheme: None, instead_of: refused });
+                return Ok(Chosen { stored: Stored::Dense, instead_of: refused });
             }
             let fits = traits.scheme(format, scales).and_then(|scheme| {
                 for (name, codes) in quantised() {
@@ -250,15 +296,23 @@ impl FormatChoice {
                 Ok(scheme)
             });
             match fits {
-                Ok(scheme) => return Ok(Chosen { scheme: Some(scheme), instead_of: refused }),
+                Ok(scheme) => return Ok(Chosen { stored: Stored::Codes(scheme), instead_of: refused }),
                 Err(problem) if self.demanded => return Err(cannot_hold(format, &problem)),
                 Err(problem) => {
                     refused.get_or_insert((format, problem));
                 }
             }
         }
-        Ok(Chosen { scheme: None, instead_of: refused })
+        Ok(Chosen { stored: Stored::Dense, instead_of: refused })
     }
+}
+
+/// Whether a linear can be stored without its zeros, and is smaller so.
+pub(crate) fn is_sparse(block: &Block, role: Role, layout: Bitmask, numbers: FloatType) -> bool {
+    let (rows, columns) = role.shape(block.config());
+    let weight = block.role(role).weight();
+    let dense = numbers.encoding().byte_len(weight.len());
+    layout.fits(&weight, columns).is_ok() && Some(layout.bytes(&weight, rows, columns, numbers)) < dense
 }
 
 fn cannot_hold(format: StorageFormat, problem: &str) -> Error {
@@ -270,11 +324,22 @@ fn cannot_hold(format: StorageFormat, problem: &str) -> Error {
     )
 }
 
+/// How the linears of a checkpoint are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stored {
+    /// As numbers.
+    Dense,
+    /// As integer codes, where they are.
+    Codes(Scheme),
+    /// As numbers without the zeros, where that is smaller.
+    Sparse(Bitmask),
+}
+
 /// The outcome of [`FormatChoice::choose`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chosen {
-    /// How integer codes are stored; `None`: as numbers.
-    pub scheme: Option<Scheme>,
+    /// How linears are stored.
+    pub stored: Stored,
     /// The preferred format, and why it could not be.
     pub instead_of: Option<(StorageFormat, String)>,
 }

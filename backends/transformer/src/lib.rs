@@ -44,7 +44,7 @@ pub use calibration::{BlockInputs, CalibrationOptions, Calibrator, StatisticRequ
 pub use checkpoint::{CheckpointOptions, CheckpointWriter, StorageType};
 pub use config::{BlockShape, LlamaConfig, RopeScaling, SUPPORTED_ARCHITECTURES};
 pub use error::{Error, Result};
-pub use formats::{Chosen, FORMATS, FormatChoice, StorageFormat};
+pub use formats::{Chosen, FORMATS, FormatChoice, StorageFormat, Stored};
 pub use gguf::{GGUF_FILE, GgufSummary, GgufType, write_gguf};
 pub use loss::LossGradient;
 pub use model::{EMBEDDING, FINAL_NORM, LoadOptions, Model, OUTPUT_HEAD};

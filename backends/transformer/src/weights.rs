@@ -96,27 +96,36 @@ fn linear_of(weight: &str) -> Option<&str> {
     weight.strip_suffix(".weight")
 }
 
-/// Weights that are stored as integer codes are there like any other: with their shape, and the values that the codes stand for.
+/// Weights that are stored as integer codes or without their zeros are there like any other: with their shape, and their values.
 impl TensorSource for ModelFiles {
     fn contains(&self, name: &str) -> bool {
-        let codes = linear_of(name).is_some_and(|linear| !matches!(self.integer_shape(linear), Ok(None)));
-        codes || ModelFiles::contains(self, name)
+        let packed = linear_of(name).is_some_and(|linear| {
+            !matches!((self.integer_shape(linear), self.sparse_shape(linear)), (Ok(None), Ok(None)))
+        });
+        packed || ModelFiles::contains(self, name)
     }
 
     fn shape(&self, name: &str) -> Result<Vec<usize>> {
-        if let Some(linear) = linear_of(name)
-            && let Some(shape) = self.integer_shape(linear)?
-        {
-            return Ok(shape.to_vec());
+        if let Some(linear) = linear_of(name) {
+            let known = match self.integer_shape(linear)? {
+                Some(shape) => Some(shape),
+                None => self.sparse_shape(linear)?,
+            };
+            if let Some(shape) = known {
+                return Ok(shape.to_vec());
+            }
         }
         Ok(self.tensor(name)?.shape)
     }
 
     fn load(&self, name: &str) -> Result<Vec<f32>> {
-        if let Some(linear) = linear_of(name)
-            && let Some(codes) = ModelFiles::integers(self, linear)?
-        {
-            return Ok(codes.dequantize());
+        if let Some(linear) = linear_of(name) {
+            if let Some(codes) = ModelFiles::integers(self, linear)? {
+                return Ok(codes.dequantize());
+            }
+            if let Some(values) = self.sparse(linear)? {
+                return Ok(values);
+            }
         }
         decode(&self.tensor(name)?)
     }
@@ -167,7 +176,7 @@ pub fn decode(stored: &StoredTensor<'_>) -> Result<Vec<f32>> {
             stored.bytes.as_chunks::<2>().0.iter().map(|&b| half::bf16::from_le_bytes(b).to_f32()).collect()
         }
         Encoding::Ggml(kind) => quantised(stored, kind).map_err(|e| wrong(e.to_string()))?,
-        Encoding::I8 | Encoding::I32 | Encoding::I64 => {
+        Encoding::U8 | Encoding::I8 | Encoding::I32 | Encoding::I64 => {
             return Err(wrong(format!(
                 "it is stored as {}, which stands for a weight only with a `quantization_config` that says how",
                 stored.encoding

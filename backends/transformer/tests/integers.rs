@@ -5,7 +5,7 @@ mod support;
 use llmcb_model_files::packed::{FloatType, IntegerMatrix, Layout, Scheme, ZeroPoints};
 use llmcb_transformer::generate::{GenerateOptions, generate};
 use llmcb_transformer::{
-    Block, CheckpointOptions, CheckpointWriter, FormatChoice, LoadOptions, Model, StorageFormat,
+    Block, CheckpointOptions, CheckpointWriter, FormatChoice, LoadOptions, Model, StorageFormat, Stored,
 };
 use support::{CASES, model, tokens};
 
@@ -123,8 +123,9 @@ fn every_format_gives_the_same_logits() {
                 let directory = tempfile::tempdir().unwrap();
                 let options =
                     CheckpointOptions { tokenizer: false, max_shard_bytes, ..CheckpointOptions::default() };
+                let stored = Stored::Codes(scheme);
                 let mut writer =
-                    CheckpointWriter::create_packed(directory.path(), &original, options, scheme, &codes)
+                    CheckpointWriter::create_of(directory.path(), &original, options, stored, &codes)
                         .unwrap();
                 for (index, block) in codes.iter().enumerate() {
                     writer.write_block(index, block).unwrap();
@@ -157,13 +158,13 @@ fn linears_that_were_left_alone_are_stored_as_numbers() {
     for text in ["gptq", "awq", "compressed-tensors", "compressed-tensors:int-quantized", "auto", "auto:awq"]
     {
         let choice: FormatChoice = text.parse().unwrap();
-        let chosen = choice.choose(&codes, FloatType::F16).unwrap();
+        let chosen = choice.choose(&codes, FloatType::F16, FloatType::F32).unwrap();
         assert_eq!(chosen.instead_of, None);
         let directory = tempfile::tempdir().unwrap();
         let options = CheckpointOptions { tokenizer: false, ..CheckpointOptions::default() };
-        let scheme = chosen.scheme.unwrap();
+        assert!(matches!(chosen.stored, Stored::Codes(_)), "{text}");
         let mut writer =
-            CheckpointWriter::create_packed(directory.path(), &original, options, scheme, &codes).unwrap();
+            CheckpointWriter::create_of(directory.path(), &original, options, chosen.stored, &codes).unwrap();
         for (index, block) in codes.iter().enumerate() {
             writer.write_block(index, block).unwrap();
         }
@@ -180,15 +181,16 @@ fn linears_that_were_left_alone_are_stored_as_numbers() {
 fn a_format_is_asked_for_or_preferred() {
     let original = model("llama2", 1);
     let (shuffled, _) = blocks(&original, 4, true);
-    let choose =
-        |text: &str, blocks: &[Block]| text.parse::<FormatChoice>().unwrap().choose(blocks, FloatType::F32);
+    let choose = |text: &str, blocks: &[Block]| {
+        text.parse::<FormatChoice>().unwrap().choose(blocks, FloatType::F32, FloatType::F32)
+    };
     let gave_way = choose("auto:awq", &shuffled).unwrap();
-    assert_eq!(gave_way.scheme.unwrap().layout, Layout::Gptq);
+    assert!(matches!(gave_way.stored, Stored::Codes(Scheme { layout: Layout::Gptq, .. })));
     let (format, why) = gave_way.instead_of.unwrap();
     assert!(format == StorageFormat::Awq && why.contains("activation order"), "{why}");
     assert!(choose("awq", &shuffled).unwrap_err().to_string().contains("activation order"));
     let untouched = [original.block(0).unwrap()];
-    assert_eq!(choose("auto:gptq", &untouched).unwrap().scheme, None);
+    assert_eq!(choose("auto:gptq", &untouched).unwrap().stored, Stored::Dense);
     assert!(choose("gptq", &untouched).unwrap_err().to_string().contains("no integer codes"));
     assert!("zip".parse::<FormatChoice>().unwrap_err().to_string().contains("compressed-tensors"));
 }

@@ -4,7 +4,7 @@ mod support;
 
 use llmcb_transformer::{
     Block, CalibrationOptions, Calibrator, CheckpointOptions, CheckpointWriter, GgufType, LoadOptions, Model,
-    StorageType, Structure, UnitAxis, write_gguf,
+    StorageType, Stored, Structure, UnitAxis, write_gguf,
 };
 use serde_json::json;
 use support::{CASES, model, tokens};
@@ -56,7 +56,8 @@ fn what_was_removed_is_as_good_as_zero_and_checkpoints_keep_it() {
             let (plain, all, expected) = pruned(name, blocks);
             let directory = tempfile::tempdir().unwrap();
             let options = CheckpointOptions { tokenizer: false, ..CheckpointOptions::default() };
-            let mut writer = CheckpointWriter::create_of(directory.path(), &plain, options, &all).unwrap();
+            let mut writer =
+                CheckpointWriter::create_of(directory.path(), &plain, options, Stored::Dense, &all).unwrap();
             for (index, block) in all.iter().enumerate() {
                 writer.write_block(index, block).unwrap();
             }

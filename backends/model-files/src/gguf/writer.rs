@@ -77,6 +77,7 @@ fn type_code(encoding: Encoding) -> Option<u32> {
         Encoding::I8 => 24,
         Encoding::I32 => 26,
         Encoding::I64 => 27,
+        Encoding::U8 => return None,
         Encoding::Ggml(kind) => match kind {
             GgmlType::Q4_0 => 2,
             GgmlType::Q4_1 => 3,

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::bitmask::Bitmask;
 use super::scheme::{FloatType, Layout, Scheme, ZeroPoints};
 
 /// The formats that can be read, for messages.
@@ -78,6 +79,7 @@ impl Quantization {
         match given["quant_method"].as_str() {
             Some("gptq") => gptq(given).map(Quantization::new).map(Some),
             Some("awq") => awq(given).map(Quantization::new).map(Some),
+            Some("compressed-tensors") if only_sparse(given) => Ok(None),
             Some("compressed-tensors") => compressed_tensors(given).map(Some),
             // The first versions of compressed-tensors did not say who they are.
             None if given.get("config_groups").is_some() => compressed_tensors(given).map(Some),
@@ -257,6 +259,28 @@ fn awq(given: &Value) -> Result<Scheme, String> {
     })
 }
 
+/// Whether a compressed-tensors checkpoint has no integer weights, but weights without their zeros, whose tensors say all that is to be known.
+fn only_sparse(given: &Value) -> bool {
+    let format = given["sparsity_config"]["format"].as_str();
+    let known = format.is_some_and(|f| f == "dense" || Bitmask::ALL.iter().any(|layout| layout.name() == f));
+    known && given["config_groups"].as_object().is_none_or(|groups| groups.is_empty())
+}
+
+/// What a `config.json` says of a checkpoint whose linears are stored without their zeros, except those named in `dense`.
+pub fn sparsity_to_json(layout: Bitmask, zero_fraction: f64, dense: &[String]) -> Value {
+    let ignore: Vec<&str> = dense.iter().map(String::as_str).chain(["lm_head"]).collect();
+    json!({
+        "quant_method": "compressed-tensors",
+        "sparsity_config": {
+            "format": layout.name(),
+            "sparsity_structure": layout.structure(),
+            "global_sparsity": zero_fraction,
+            "targets": ["Linear"],
+            "ignore": ignore,
+        },
+    })
+}
+
 fn compressed_tensors(given: &Value) -> Result<Quantization, String> {
     let global = given["format"].as_str();
     let Some(listed) = given["config_groups"].as_object().filter(|groups| !groups.is_empty()) else {
@@ -390,6 +414,22 @@ mod tests {
         let scheme = Scheme { layout: Layout::IntQuantized, bits: 8, group_size: None, ..tensors };
         let quantization = Quantization::new(scheme).with_input_activations(Some(inputs));
         assert_eq!(read(quantization.to_json(&[], &[])), Ok(Some(quantization)));
+    }
+
+    #[test]
+    fn weights_without_their_zeros_are_no_quantisation() {
+        for layout in Bitmask::ALL {
+            let config = sparsity_to_json(layout, 0.5, &["model.layers.0.mlp.up_proj".to_owned()]);
+            assert_eq!(read(config), Ok(None));
+        }
+        let as_llm_compressor_writes_it = json!({
+            "quant_method": "compressed-tensors", "format": "dense", "config_groups": {}, "ignore": [], "version": "0.9.2",
+            "sparsity_config": {"format": "sparse-24-bitmask", "global_sparsity": 0.5, "sparsity_structure": "2:4"},
+        });
+        assert_eq!(read(as_llm_compressor_writes_it), Ok(None));
+        let unknown =
+            json!({"quant_method": "compressed-tensors", "sparsity_config": {"format": "sparse-braids"}});
+        assert!(read(unknown).is_err());
     }
 
     #[test]

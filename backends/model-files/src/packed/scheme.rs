@@ -322,6 +322,10 @@ impl<'a> Parts<'a> {
         Ok(bytes.as_chunks::<4>().0.iter().map(|b| u32::from_le_bytes(*b)).collect())
     }
 
+    pub(super) fn unsigned(&self, suffix: &str, shape: &[usize]) -> Result<&'a [u8], SchemeError> {
+        self.of_shape(suffix, &[Encoding::U8], shape)
+    }
+
     pub(super) fn bytes(&self, suffix: &str, shape: &[usize]) -> Result<&'a [u8], SchemeError> {
         self.of_shape(suffix, &[Encoding::I8], shape)
     }
