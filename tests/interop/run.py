@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+# Later versions of compressed-tensors have no reader of sparse weights.
+SPARSE_PACKAGES = ["compressed-tensors==0.12.2", "transformers==4.57.1"]
 PACKAGES = ["torch", "transformers", "accelerate", "compressed-tensors", "gguf"]
 # These build from source, and may fail where there is no compiler: their cases then say so.
 OPTIONAL = [["gptqmodel", "--no-build-isolation"], ["llama-cpp-python"]]
@@ -24,6 +26,8 @@ CASES = [
     ("ct-w8a16-channel-sym", "rtn:bits=8,group_size=-1,symmetric=true", "compressed-tensors"),
     ("ct-w8a16-channel-asym", "rtn:bits=8,group_size=-1", "compressed-tensors"),
     ("ct-int8-channel", "rtn:bits=8,group_size=-1,symmetric=true", "compressed-tensors:int-quantized"),
+    ("ct-sparse-24", "magnitude:pattern=2:4", "compressed-tensors:sparse-24-bitmask"),
+    ("ct-sparse", "magnitude:ratio=0.7", "compressed-tensors:sparse-bitmask"),
     ("gptq-4", "rtn:bits=4,group_size=64,symmetric=true", "gptq"),
     ("gptq-4-asym", "rtn:bits=4,group_size=64", "gptq"),
     ("gptq-4-act-order", "gptq:bits=4,group_size=64,act_order=true,symmetric=true", "gptq"),
@@ -42,15 +46,18 @@ CASES = [
 TEXT = "The capital of France is Paris, and the capital of Italy is Rome. In 1969 people first walked on the"
 
 
-def environment(work):
-    venv = work / "venv"
+def environment(venv, packages, optional):
     python = venv / "bin" / "python"
     if not python.exists():
         subprocess.run([sys.executable, "-m", "venv", venv], check=True)
-        subprocess.run([python, "-m", "pip", "install", "-q", *PACKAGES], check=True)
-        for package in OPTIONAL:
+        subprocess.run([python, "-m", "pip", "install", "-q", *packages], check=True)
+        for package in optional:
             subprocess.run([python, "-m", "pip", "install", "-q", *package])
     return python
+
+
+def is_sparse(format):
+    return ":sparse-" in format
 
 
 def measure(*arguments):
@@ -157,6 +164,20 @@ def transformers_case(checkpoint, config, ids, work, report):
     compare_logits(report, our_logits(checkpoint, ids, work), hub_logits(model, ids))
 
 
+def sparse_case(checkpoint, config, ids, work, report):
+    """compressed-tensors makes the weights whole; transformers' own loading fails on `sparse-bitmask` in these versions."""
+    from compressed_tensors import ModelCompressor
+
+    compressor = ModelCompressor.from_pretrained(str(checkpoint)).sparsity_compressor
+    model, _ = plain_model(checkpoint)
+    model.load_state_dict(dict(compressor.decompress(str(checkpoint))), strict=False)
+    model.tie_weights()
+    names = linears(config)
+    theirs = {name: model.get_submodule(name).weight.detach().numpy() for name in names}
+    report["weights"] = worst(our_weights(checkpoint, names, shapes_of(model, names), work), theirs)
+    compare_logits(report, our_logits(checkpoint, ids, work), hub_logits(model, ids))
+
+
 def gptqmodel_case(checkpoint, config, ids, work, report):
     """Every linear is built with GPTQModel's torch class from the tensors of the file, and dequantised by it."""
     import torch
@@ -247,14 +268,14 @@ def gguf_case(checkpoint, config, ids, work, report):
     compare_logits(report, our_logits(checkpoint, ids, work), theirs)
 
 
-def inside(work, only):
-    """Runs in the environment that has the packages."""
+def inside(work, only, sparse):
+    """Runs in the environment that has the packages: those for sparse weights, or all others."""
     from tokenizers import Tokenizer
 
     failed = False
     for name, _, format in CASES:
         checkpoint = work / name
-        if (only and name not in only) or not checkpoint.exists():
+        if (only and name not in only) or not checkpoint.exists() or is_sparse(format) != sparse:
             continue
         report = {"case": name, "format": format}
         try:
@@ -263,6 +284,7 @@ def inside(work, only):
             family = format.split(":")[0]
             config = {} if family == "gguf" else json.loads((checkpoint / "config.json").read_text())
             case = {"gptq": gptqmodel_case, "awq": gptqmodel_case, "gguf": gguf_case}.get(family, transformers_case)
+            case = sparse_case if sparse else case
             case(checkpoint, config, ids, work, report)
         except Exception as error:
             report["error"] = f"{type(error).__name__}: {error}"[:300]
@@ -275,15 +297,18 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="smollm2-135m-instruct")
     parser.add_argument("--python", help="interpreter of an environment that has the packages")
+    parser.add_argument("--sparse-python", help="the same for the older packages that read sparse weights")
     parser.add_argument("--work", type=Path, default=ROOT / "target" / "interop")
     parser.add_argument("--only", action="append", help="name of a case; repeatable")
-    parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--inside", choices=["sparse", "others"], help=argparse.SUPPRESS)
     options = parser.parse_args()
     work = options.work.resolve()
     if options.inside:
-        return inside(work, options.only)
+        return inside(work, options.only, options.inside == "sparse")
     work.mkdir(parents=True, exist_ok=True)
-    python = options.python or environment(work)
+    python = options.python or environment(work / "venv", PACKAGES, OPTIONAL)
+    older = ["torch", "accelerate", *SPARSE_PACKAGES]
+    sparse_python = options.sparse_python or environment(work / "venv-sparse", older, [])
     build = ["cargo", "build", "--release", "-q"]
     subprocess.run(build, cwd=ROOT, check=True)
     subprocess.run([*build, "-p", "llmcb-transformer", "--example", "measure"], cwd=ROOT, check=True)
@@ -295,9 +320,11 @@ def main():
         command = [ROOT / "target/release/llmcb-host", "compress", "--model", options.model, "--method", method]
         command += ["--format", format, "--out", work / name, "--quiet"]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    again = [python, __file__, "--inside", "--work", work]
-    again += [part for name in options.only or [] for part in ("--only", name)]
-    return subprocess.run(again, env={**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}).returncode
+    only = [part for name in options.only or [] for part in ("--only", name)]
+    quiet = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    parts = [(python, "others"), (sparse_python, "sparse")]
+    runs = [[python, __file__, "--inside", part, "--work", work, *only] for python, part in parts]
+    return max(subprocess.run(run, env=quiet).returncode for run in runs)
 
 
 if __name__ == "__main__":

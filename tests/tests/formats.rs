@@ -195,6 +195,33 @@ fn zeros_are_stored_like_other_numbers_and_the_report_says_so() {
 }
 
 #[test]
+fn sparse_formats_leave_the_zeros_out_and_score_the_same() {
+    let sandbox = Sandbox::new();
+    for (method, format, most) in [
+        ("magnitude:pattern=2:4", "compressed-tensors:sparse-24-bitmask", 0.75),
+        ("magnitude:pattern=2:4", "compressed-tensors:sparse-bitmask", 0.75),
+        ("magnitude:ratio=0.8", "compressed-tensors:sparse-bitmask", 0.5),
+    ] {
+        let label = method.replace([':', ',', '='], "-");
+        let dense = run(&sandbox, &format!("dense-{label}"), method, None);
+        let sparse = run(&sandbox, &format.replace(':', "-"), method, Some(format));
+        assert_alike(&sparse, &dense, 0.0);
+        let info = |results: &Results| {
+            let stage = results.stages().into_iter().find(|s| s.kind == "compress").expect("a compression");
+            json(&stage.folder.join("result.json"))["checkpoint"]["info"].clone()
+        };
+        let (dense, sparse) = (info(&dense), info(&sparse));
+        let bytes = |info: &Value| info["weight_bytes"].as_f64().expect("bytes");
+        // Embedding, head and norms are as large as before.
+        assert!(bytes(&sparse) < most * bytes(&dense), "{method}: {} of {}", bytes(&sparse), bytes(&dense));
+        let name = format.rsplit(':').next().expect("a name");
+        assert_eq!(sparse["format"], format!("compressed-tensors {name} float32"));
+        assert_eq!(sparse["notes"], json!([]));
+        std::fs::remove_dir_all(sandbox.path(&format.replace(':', "-"))).expect("to be run again");
+    }
+}
+
+#[test]
 fn a_preferred_format_gives_way_and_an_asked_for_one_does_not() {
     let sandbox = Sandbox::new();
     // 5 bits are none of GPTQ's.
@@ -209,6 +236,18 @@ fn a_preferred_format_gives_way_and_an_asked_for_one_does_not() {
         ("rtn:bits=3", "awq", 2, &["--format awq", "holds 4 bits"]),
         ("wanda:ratio=0.5", "gptq", 2, &["--format gptq", "wanda makes no integer codes"]),
         ("rtn:bits=4", "zip", 2, &["--format zip", "dense, gptq, awq"]),
+        (
+            "wanda:ratio=0.5",
+            "compressed-tensors:sparse-24-bitmask",
+            1,
+            &["format `compressed-tensors:sparse-24-bitmask`", "self_attn.q_proj", "more than two of four"],
+        ),
+        (
+            "rtn:bits=4,group_size=32",
+            "compressed-tensors:sparse-bitmask",
+            1,
+            &["format `compressed-tensors:sparse-bitmask`", "integer codes"],
+        ),
         ("rtn:bits=4,group_size=48", "awq", 1, &["format `awq`", "self_attn.q_proj", "group size 48"]),
         (
             "gptq:bits=4,group_size=32,act_order=true",

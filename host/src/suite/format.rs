@@ -9,6 +9,8 @@ const INTEGERS: &str = "grouped-integer";
 const DENSE: &str = "dense";
 /// Formats that hold any result, integer codes or not.
 const UNIVERSAL: [&str; 2] = [DENSE, "gguf"];
+/// What the names of formats for numbers without their zeros have after the family.
+const SPARSE: &str = ":sparse-";
 /// Bits that a format of integer codes can hold, where not all.
 const BITS: [(&str, &[u64]); 2] = [("gptq", &[2, 3, 4, 8]), ("awq", &[4])];
 /// The engine's option that names the format.
@@ -61,11 +63,15 @@ pub fn choose(
     }
     let family = format.split(':').next().unwrap_or(format);
     let holds = |name: &String| name == format || name == family || name == INTEGERS;
+    if format.contains(SPARSE) {
+        return Ok(Some(format.to_owned()));
+    }
     if !UNIVERSAL.contains(&family) && !method.formats.iter().any(holds) {
         return Err(format!(
-            "--format {format}: method {} makes no integer codes; choose {}",
+            "--format {format}: method {} makes no integer codes; choose {}, or {}",
             method.id,
-            UNIVERSAL.join(" or ")
+            UNIVERSAL.join(", "),
+            "compressed-tensors:sparse-bitmask where there are many zeros"
         ));
     }
     let bits = method_options.get("bits").and_then(Value::as_u64);
@@ -97,7 +103,8 @@ mod tests {
 
     #[test]
     fn the_format_follows_the_method_unless_one_is_asked_for() {
-        let names = ["auto", "dense", "gptq", "awq", "compressed-tensors", "gguf:q4_0"];
+        let sparse = "compressed-tensors:sparse-bitmask";
+        let names = ["auto", "dense", "gptq", "awq", "compressed-tensors", sparse, "gguf:q4_0"];
         let candle = engine(json!({ "format": { "enum": names } }));
         let method = |formats: &[&str]| Descriptor::method("m", "M", "1").formats(formats);
         let integers = method(&["gptq", "grouped-integer", "dense"]);
@@ -112,6 +119,7 @@ mod tests {
             (Some("dense"), &["gptq"], 4, Ok(Some("dense"))),
             (Some("gguf:q4_0"), &["dense"], 4, Ok(Some("gguf:q4_0"))),
             (Some("compressed-tensors"), &["grouped-integer"], 5, Ok(Some("compressed-tensors"))),
+            (Some(sparse), &["dense"], 4, Ok(Some(sparse))),
             (Some("gptq"), &["dense"], 4, Err("makes no integer codes")),
             (Some("awq"), &["grouped-integer"], 3, Err("holds 4 bits")),
             (Some("gptq"), &["grouped-integer"], 5, Err("holds 2, 3, 4, 8 bits")),
