@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 
 use crate::abi::engine::{
     AbiEngine, AbiEngine_TO, AbiEngineBox, AbiGradients, AbiInputStatistics, AbiLossGradient,
-    AbiStatisticsRequest,
+    AbiModelGradients, AbiParameter, AbiStatisticsRequest,
 };
 use crate::abi::error::AbiResult;
 use crate::abi::host::AbiHostArc;
@@ -159,6 +159,12 @@ impl<M: Method> AbiMethod for Guarded<MethodAdapter<M>> {
             adapter.method.compress_block(&mut block, &adapter.host)
         })
     }
+    fn finish(&mut self, engine: AbiEngineMut<'_>, blocks: u32) -> AbiResult<()> {
+        self.call_mut("finish", |adapter| {
+            let mut model = FinishedModel::new(blocks, EngineAccess(engine));
+            adapter.method.finish(&mut model, &adapter.host)
+        })
+    }
 }
 
 impl<E: Engine> AbiEngine for Guarded<E> {
@@ -237,9 +243,10 @@ impl<E: Engine> AbiEngine for Guarded<E> {
         &mut self,
         linears: RSlice<'_, RString>,
         mean_square: bool,
+        windows: RSlice<'_, u32>,
     ) -> AbiResult<RVec<AbiLossGradient>> {
         self.call_mut("loss_gradients", |e| {
-            let gradients = e.loss_gradients(&strings(&linears), mean_square)?;
+            let gradients = e.loss_gradients(&strings(&linears), mean_square, windows.as_slice())?;
             Ok(gradients
                 .into_iter()
                 .map(|g| AbiLossGradient {
@@ -255,6 +262,31 @@ impl<E: Engine> AbiEngine for Guarded<E> {
     }
     fn close_block(&mut self) -> AbiResult<()> {
         self.call_mut("close_block", E::close_block)
+    }
+    fn finished_block(&self, index: u32) -> AbiResult<RString> {
+        self.call("finished_block", |e| json(&e.finished_block(index)?))
+    }
+    fn finished_weight(&self, parameter: AbiParameter) -> AbiResult<AbiTensor> {
+        self.call("finished_weight", |e| {
+            Ok(e.finished_weight(parameter.block, parameter.name.as_str())?.into_abi())
+        })
+    }
+    fn set_finished_weight(&mut self, parameter: AbiParameter, weight: AbiTensor) -> AbiResult<()> {
+        self.call_mut("set_finished_weight", |e| {
+            e.set_finished_weight(parameter.block, parameter.name.as_str(), Tensor::from_abi(weight)?)
+        })
+    }
+    fn model_gradients(
+        &mut self,
+        parameters: RSlice<'_, AbiParameter>,
+        windows: RSlice<'_, u32>,
+    ) -> AbiResult<AbiModelGradients> {
+        self.call_mut("model_gradients", |e| {
+            let parameters: Vec<(u32, String)> =
+                parameters.iter().map(|p| (p.block, p.name.as_str().to_owned())).collect();
+            let ModelGradients { loss, gradients } = e.model_gradients(&parameters, windows.as_slice())?;
+            Ok(AbiModelGradients { loss, gradients: gradients.into_iter().map(Tensor::into_abi).collect() })
+        })
     }
     fn save_block(&mut self, file: RStr<'_>) -> AbiResult<()> {
         self.call_mut("save_block", |e| e.save_block(Path::new(file.as_str())))

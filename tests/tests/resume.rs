@@ -129,7 +129,7 @@ fn kill_9_in_omniquant_changes_no_byte() {
 
 #[test]
 fn kill_9_in_llm_pruner_changes_no_byte() {
-    kill_9_in_the_middle_of("llm-pruner:ratio=0.5,importance=param_mix");
+    kill_9_in_the_middle_of("llm-pruner:ratio=0.5,importance=param_mix,lora_epochs=1,lora_batch=2");
 }
 
 #[test]

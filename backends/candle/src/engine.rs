@@ -7,13 +7,13 @@ use std::sync::Arc;
 use llmcb_model_files::packed::{FloatType, IntegerMatrix};
 use llmcb_plugin_api::sdk::{
     ActivationQuantization, Axis, BlockInfo, CalibrationPlan, CheckpointInfo, Engine, Error, FedBy,
-    GradientRequest, Gradients, Host, InputStatistics, Linear, LossGradient, ModelInfo, Module, Norm,
-    QuantizedWeight, Result, StatisticsRequest, StructurePart, Tensor,
+    GradientRequest, Gradients, Host, InputStatistics, Linear, LossGradient, ModelGradients, ModelInfo,
+    Module, Norm, QuantizedWeight, Result, StatisticsRequest, StructurePart, Tensor,
 };
 use llmcb_transformer::{
     ActivationSite, Block, BlockInputs, BlockShape, CalibrationOptions, Calibrator, CheckpointOptions,
     CheckpointWriter, FORMATS, FormatChoice, GgufType, InputGroup, ModuleInfo, Statistic, StatisticKind,
-    StatisticRequest, StorageFormat, StorageType, Stored, Structure, UnitAxis, write_gguf,
+    StatisticRequest, StorageFormat, StorageType, Stored, Structure, UnitAxis, model_gradients, write_gguf,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -241,22 +241,105 @@ fn trial_tensors(trial: &[(String, Tensor)]) -> Result<Vec<(String, Vec<f32>)>> 
     trial.iter().map(|(name, tensor)| Ok((tensor_name(name), tensor.to_f32()?))).collect()
 }
 
+/// The shape of a parameter of a block.
+fn shape_of(info: &llmcb_transformer::BlockInfo, name: &str) -> Result<Vec<usize>> {
+    if let Some(linear) = info.linears.iter().find(|l| l.name == name) {
+        return Ok(vec![linear.out_features, linear.in_features]);
+    }
+    if let Some(owner) = name.strip_suffix(".bias") {
+        return match info.linears.iter().find(|l| l.name == owner) {
+            Some(linear) if linear.bias => Ok(vec![linear.out_features]),
+            _ => Err(Error::invalid(format!("a block has no bias `{name}`"))),
+        };
+    }
+    match info.norms.iter().find(|n| n.name == name) {
+        Some(norm) => Ok(vec![norm.size]),
+        None => Err(Error::invalid(format!("a block has no linear or norm `{name}`"))),
+    }
+}
+
+fn check_shape(name: &str, weight: &Tensor, shape: &[usize]) -> Result<()> {
+    if weight.shape() == shape {
+        return Ok(());
+    }
+    Err(Error::invalid(format!("weight of {name} has shape {:?}, not {shape:?}", weight.shape())))
+}
+
+/// Windows as this side counts them.
+fn indices(windows: &[u32]) -> Vec<usize> {
+    windows.iter().map(|window| *window as usize).collect()
+}
+
 impl CandleEngine {
     fn shape_of(&self, name: &str) -> Result<Vec<usize>> {
-        let info = self.walk.block()?.info();
-        if let Some(linear) = info.linears.iter().find(|l| l.name == name) {
-            return Ok(vec![linear.out_features, linear.in_features]);
+        shape_of(&self.walk.block()?.info(), name)
+    }
+
+    /// A block in the interface's words.
+    fn block_description(&self, block: &Block, index: u32) -> BlockInfo {
+        let info = block.info();
+        let size = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        BlockInfo {
+            index,
+            of: size(self.opened.model.block_count()),
+            windows: match &self.walk {
+                Walk::Calibrated(calibrator) => size(calibrator.windows()),
+                Walk::Plain(_) => 0,
+            },
+            linears: info
+                .linears
+                .iter()
+                .map(|l| Linear {
+                    name: l.name.clone(),
+                    out_features: size(l.out_features),
+                    in_features: size(l.in_features),
+                    input_group: l.input.name().to_owned(),
+                    bias: l.bias,
+                    fed_by: l.fed_by.as_ref().map(|from| FedBy {
+                        linear: from.linear.clone(),
+                        width: size(from.width),
+                        repeats: size(from.repeats),
+                    }),
+                })
+                .collect(),
+            norms: info
+                .norms
+                .iter()
+                .map(|n| Norm { name: n.name.clone(), size: size(n.size), feeds: n.feeds.clone() })
+                .collect(),
+            heads: size(info.heads),
+            key_value_heads: size(info.key_value_heads),
+            head_dim: size(info.head_dim),
+            queries: Some(info.queries.clone()),
+            keys: Some(info.keys.clone()),
+            modules: ModuleInfo::ALL
+                .map(|module| Module {
+                    name: module.name().to_owned(),
+                    input_group: module.input().name().to_owned(),
+                    linears: info
+                        .linears
+                        .iter()
+                        .filter(|l| [module.input(), module.inner()].contains(&l.input))
+                        .map(|l| l.name.clone())
+                        .collect(),
+                })
+                .to_vec(),
+            structures: Structure::ALL
+                .map(|structure| llmcb_plugin_api::sdk::Structure {
+                    name: structure.name().to_owned(),
+                    units: size(structure.units(block.config())),
+                    parts: structure.parts(block.config()).into_iter().map(part).collect(),
+                })
+                .to_vec(),
+            activation_sites: ActivationSite::ALL.map(|site| site.name().to_owned()).to_vec(),
         }
-        if let Some(owner) = name.strip_suffix(".bias") {
-            return match info.linears.iter().find(|l| l.name == owner) {
-                Some(linear) if linear.bias => Ok(vec![linear.out_features]),
-                _ => Err(Error::invalid(format!("a block has no bias `{name}`"))),
-            };
-        }
-        match info.norms.iter().find(|n| n.name == name) {
-            Some(norm) => Ok(vec![norm.size]),
-            None => Err(Error::invalid(format!("a block has no linear or norm `{name}`"))),
-        }
+    }
+
+    fn finished(&self, index: u32) -> Result<&Block> {
+        let closed = self.finished.len();
+        self.finished.get(index as usize).ok_or_else(|| {
+            Error::invalid(format!("block {index} is not finished; {closed} blocks are closed"))
+        })
     }
 
     fn input_group(&self, linear: &str) -> Result<InputGroup> {
@@ -402,61 +485,7 @@ impl Engine for CandleEngine {
     }
 
     fn block_info(&self) -> Result<BlockInfo> {
-        let model = &self.opened.model;
-        let block = self.walk.block()?;
-        let info = block.info();
-        let index = self.finished.len() as u32;
-        let size = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-        Ok(BlockInfo {
-            index,
-            of: size(model.block_count()),
-            linears: info
-                .linears
-                .iter()
-                .map(|l| Linear {
-                    name: l.name.clone(),
-                    out_features: size(l.out_features),
-                    in_features: size(l.in_features),
-                    input_group: l.input.name().to_owned(),
-                    bias: l.bias,
-                    fed_by: l.fed_by.as_ref().map(|from| FedBy {
-                        linear: from.linear.clone(),
-                        width: size(from.width),
-                        repeats: size(from.repeats),
-                    }),
-                })
-                .collect(),
-            norms: info
-                .norms
-                .iter()
-                .map(|n| Norm { name: n.name.clone(), size: size(n.size), feeds: n.feeds.clone() })
-                .collect(),
-            heads: size(info.heads),
-            key_value_heads: size(info.key_value_heads),
-            head_dim: size(info.head_dim),
-            queries: Some(info.queries.clone()),
-            keys: Some(info.keys.clone()),
-            modules: ModuleInfo::ALL
-                .map(|module| Module {
-                    name: module.name().to_owned(),
-                    input_group: module.input().name().to_owned(),
-                    linears: info
-                        .linears
-                        .iter()
-                        .filter(|l| [module.input(), module.inner()].contains(&l.input))
-                        .map(|l| l.name.clone())
-                        .collect(),
-                })
-                .to_vec(),
-            structures: Structure::ALL
-                .map(|structure| llmcb_plugin_api::sdk::Structure {
-                    name: structure.name().to_owned(),
-                    units: size(structure.units(block.config())),
-                    parts: structure.parts(block.config()).into_iter().map(part).collect(),
-                })
-                .to_vec(),
-            activation_sites: ActivationSite::ALL.map(|site| site.name().to_owned()).to_vec(),
-        })
+        Ok(self.block_description(self.walk.block()?, self.finished.len() as u32))
     }
 
     fn weight(&self, name: &str) -> Result<Tensor> {
@@ -466,12 +495,7 @@ impl Engine for CandleEngine {
 
     fn set_weight(&mut self, name: &str, weight: Tensor) -> Result<()> {
         let shape = self.shape_of(name)?;
-        if weight.shape() != shape {
-            return Err(Error::invalid(format!(
-                "weight of {name} has shape {:?}, not {shape:?}",
-                weight.shape()
-            )));
-        }
+        check_shape(name, &weight, &shape)?;
         self.walk.set_tensor(&tensor_name(name), weight.to_f32()?)
     }
 
@@ -575,9 +599,9 @@ impl Engine for CandleEngine {
         let trial = trial_tensors(&request.trial)?;
         let names: Vec<String> = request.parameters.iter().map(|name| tensor_name(name)).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        let windows: Vec<usize> = request.windows.iter().map(|w| *w as usize).collect();
         let calibrator = self.walk.calibrated()?;
-        let (error, gradients) = calibrator.block_gradients(&names, &trial, &windows).map_err(translate)?;
+        let (error, gradients) =
+            calibrator.block_gradients(&names, &trial, &indices(&request.windows)).map_err(translate)?;
         let parameters = request.parameters.iter().zip(gradients);
         let gradients = parameters
             .map(|(name, values)| Ok((name.clone(), Tensor::from_vec(values, &self.shape_of(name)?)?)))
@@ -605,9 +629,15 @@ impl Engine for CandleEngine {
         self.walk.quantize_activations(site, quantization.map(of_transformer))
     }
 
-    fn loss_gradients(&mut self, linears: &[String], mean_square: bool) -> Result<Vec<LossGradient>> {
+    fn loss_gradients(
+        &mut self,
+        linears: &[String],
+        mean_square: bool,
+        windows: &[u32],
+    ) -> Result<Vec<LossGradient>> {
         let names: Vec<&str> = linears.iter().map(String::as_str).collect();
-        let found = self.walk.calibrated()?.loss_gradients(&names, mean_square).map_err(translate)?;
+        let calibrator = self.walk.calibrated()?;
+        let found = calibrator.loss_gradients(&names, mean_square, &indices(windows)).map_err(translate)?;
         linears
             .iter()
             .zip(found)
@@ -642,6 +672,41 @@ impl Engine for CandleEngine {
         }
         self.finished.push(block);
         Ok(())
+    }
+
+    fn finished_block(&self, index: u32) -> Result<BlockInfo> {
+        Ok(self.block_description(self.finished(index)?, index))
+    }
+
+    fn finished_weight(&self, index: u32, name: &str) -> Result<Tensor> {
+        let block = self.finished(index)?;
+        let shape = shape_of(&block.info(), name)?;
+        Tensor::from_vec(block.tensor(&tensor_name(name)).map_err(translate)?, &shape)
+    }
+
+    fn set_finished_weight(&mut self, index: u32, name: &str, weight: Tensor) -> Result<()> {
+        let shape = shape_of(&self.finished(index)?.info(), name)?;
+        check_shape(name, &weight, &shape)?;
+        self.finished[index as usize].set_tensor(&tensor_name(name), weight.to_f32()?).map_err(translate)
+    }
+
+    fn model_gradients(&mut self, parameters: &[(u32, String)], windows: &[u32]) -> Result<ModelGradients> {
+        let blocks = self.opened.model.block_count();
+        if self.finished.len() != blocks {
+            return Err(Error::failed(format!("only {} of {blocks} blocks are closed", self.finished.len())));
+        }
+        let shapes = parameters.iter().map(|(index, name)| shape_of(&self.finished(*index)?.info(), name));
+        let shapes = shapes.collect::<Result<Vec<_>>>()?;
+        let names: Vec<(usize, String)> =
+            parameters.iter().map(|(index, name)| (*index as usize, tensor_name(name))).collect();
+        let names: Vec<(usize, &str)> = names.iter().map(|(index, name)| (*index, name.as_str())).collect();
+        let windows = self.walk.calibrated()?.window_tokens(&indices(windows)).map_err(translate)?;
+        let (loss, gradients) =
+            model_gradients(&self.opened.model, &self.finished, &windows, &names).map_err(translate)?;
+        let tensors = gradients.into_iter().zip(&shapes);
+        let gradients =
+            tensors.map(|(values, shape)| Tensor::from_vec(values, shape)).collect::<Result<_>>()?;
+        Ok(ModelGradients { loss, gradients })
     }
 
     fn save_block(&mut self, file: &Path) -> Result<()> {

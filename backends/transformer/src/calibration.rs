@@ -4,6 +4,7 @@
 //! method opens a block, asks for statistics of what its linears read, replaces weights, and closes it, which runs it once more
 //! to make the inputs of the next.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use llmcb_model_files::packed::IntegerMatrix;
@@ -73,8 +74,8 @@ pub struct Calibrator {
     /// The first block that is not closed.
     next: usize,
     open: Option<OpenBlock>,
-    /// How the loss changes with the outputs of blocks; made when first wanted.
-    loss: Option<LossSlopes>,
+    /// How the loss over some windows changes with the outputs of blocks; made when first wanted.
+    loss: Option<(Vec<usize>, LossSlopes)>,
     workspace: Workspace,
 }
 
@@ -116,19 +117,7 @@ impl Calibrator {
             }
             model.check_tokens(window, &what)?;
         }
-        let mut batches: Vec<Batch> = Vec::new();
-        for window in &windows {
-            match batches.last_mut() {
-                Some(batch) if batch.rows() + window.len() <= options.batch_tokens => {
-                    batch.push(window, Vec::new());
-                }
-                _ => {
-                    let mut batch = Batch::default();
-                    batch.push(window, Vec::new());
-                    batches.push(batch);
-                }
-            }
-        }
+        let batches = batches(&windows, options.batch_tokens);
         let inputs = Self::embed(&model, &batches)?;
         Ok(Self {
             model,
@@ -534,20 +523,13 @@ impl Calibrator {
         let block = Self::with_trial(&self.opened()?.current, trial)?;
         let graph = BlockGraph::new(&self.model, &block, tensors)?;
         let width = self.model.config().hidden_size;
-        let all: Vec<usize> = (0..self.windows.len()).collect();
-        let windows = if windows.is_empty() { &all } else { windows };
-        if let Some(beyond) = windows.iter().find(|&&w| w >= all.len()) {
-            return Err(Error::argument(
-                format!("calibration window {beyond}"),
-                format!("there are windows 0 to {}", all.len() - 1),
-            ));
-        }
+        let windows = self.chosen(windows)?;
         let first_row = |window: usize| self.windows[..window].iter().map(Vec::len).sum::<usize>();
         let tokens: usize = windows.iter().map(|&w| self.windows[w].len()).sum();
         let scale = 1.0 / (tokens * width) as f64;
         let mut error = 0.0;
         let mut gradients: Vec<Vec<f32>> = Vec::new();
-        for &window in windows {
+        for window in windows {
             let first = first_row(window);
             let rows = first * width..(first + self.windows[window].len()) * width;
             let (part, parts) = graph.squared_error(&self.inputs[rows.clone()], &target[rows])?;
@@ -567,27 +549,72 @@ impl Calibrator {
         Ok((error, gradients))
     }
 
-    /// Gradients of the dense model's loss over all windows with respect to weights of linears of the open block, as it was opened. The first
-    /// call runs all blocks from this one on, forward and back; after that each block's own part is left.
+    /// Gradients of the dense model's loss over some windows (none given: all) with respect to weights of linears of the open block, as it was
+    /// opened. The first call runs all blocks from this one on, forward and back; after that each block's own part is left.
     ///
     /// # Errors
-    /// [`Error::Order`] if no block is open; [`Error::Argument`] if there is no such linear, the dense model's activations are not kept, or
-    /// a window has a single token.
-    pub fn loss_gradients(&mut self, linears: &[&str], mean_square: bool) -> Result<Vec<LossGradient>> {
+    /// [`Error::Order`] if no block is open; [`Error::Argument`] if there is no such linear or window, the dense model's activations are not
+    /// kept, or a window has a single token.
+    pub fn loss_gradients(
+        &mut self,
+        linears: &[&str],
+        mean_square: bool,
+        windows: &[usize],
+    ) -> Result<Vec<LossGradient>> {
         let original = self.opened()?.original.clone();
         for linear in linears {
             original.linear(linear)?;
         }
-        let known = self.loss.take();
+        let chosen = self.chosen(windows)?;
+        let known = self.loss.take().filter(|(of, _)| *of == chosen);
         let inputs = self.dense_inputs("gradients of the dense model's loss")?;
+        let inputs = self.rows(&chosen, inputs);
+        let windows: Vec<Vec<u32>> = chosen.iter().map(|&w| self.windows[w].clone()).collect();
         let loss = match known {
-            Some(known) => known,
-            None => LossSlopes::new(&self.model, &self.windows, &self.batches, self.next, inputs)?,
+            Some((_, known)) => known,
+            None => {
+                let batches = batches(&windows, self.options.batch_tokens);
+                LossSlopes::new(&self.model, &windows, &batches, self.next, &inputs)?
+            }
         };
         let block = (self.next, &original);
-        let found = loss.of_block(&self.model, &self.windows, block, inputs, linears, mean_square);
-        self.loss = Some(loss);
+        let found = loss.of_block(&self.model, &windows, block, &inputs, linears, mean_square);
+        self.loss = Some((chosen, loss));
         found
+    }
+
+    /// The windows that a request means: all if it names none.
+    fn chosen(&self, windows: &[usize]) -> Result<Vec<usize>> {
+        let all = self.windows.len();
+        match windows.iter().find(|&&w| w >= all) {
+            Some(beyond) => Err(Error::argument(
+                format!("calibration window {beyond}"),
+                format!("there are windows 0 to {}", all - 1),
+            )),
+            None if windows.is_empty() => Ok((0..all).collect()),
+            None => Ok(windows.to_vec()),
+        }
+    }
+
+    /// The rows of some windows, of `[tokens, hidden size]` of all.
+    fn rows<'a>(&self, windows: &[usize], of: &'a [f32]) -> Cow<'a, [f32]> {
+        if windows.iter().copied().eq(0..self.windows.len()) {
+            return Cow::Borrowed(of);
+        }
+        let width = self.model.config().hidden_size;
+        let rows = windows.iter().flat_map(|&window| {
+            let first = self.windows[..window].iter().map(Vec::len).sum::<usize>() * width;
+            &of[first..first + self.windows[window].len() * width]
+        });
+        Cow::Owned(rows.copied().collect())
+    }
+
+    /// The tokens of some windows (none given: all).
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if there is no such window.
+    pub fn window_tokens(&self, windows: &[usize]) -> Result<Vec<Vec<u32>>> {
+        Ok(self.chosen(windows)?.into_iter().map(|window| self.windows[window].clone()).collect())
     }
 
     /// Runs the open block with its weights as they are now, which makes the inputs of the next, and closes it. Gives the block, to be
@@ -615,7 +642,7 @@ impl Calibrator {
             BlockInputs::Dense => self.run(original, inputs),
             BlockInputs::Compressed => self.run(block, inputs),
         };
-        if let Some(loss) = &mut self.loss {
+        if let Some((_, loss)) = &mut self.loss {
             loss.forget(self.next);
         }
         self.next += 1;
@@ -651,6 +678,24 @@ impl Calibrator {
         }
         Ok(())
     }
+}
+
+/// Windows that run together, at most so many tokens (a longer window alone).
+fn batches(windows: &[Vec<u32>], tokens: usize) -> Vec<Batch> {
+    let mut batches: Vec<Batch> = Vec::new();
+    for window in windows {
+        match batches.last_mut() {
+            Some(batch) if batch.rows() + window.len() <= tokens => {
+                batch.push(window, Vec::new());
+            }
+            _ => {
+                let mut batch = Batch::default();
+                batch.push(window, Vec::new());
+                batches.push(batch);
+            }
+        }
+    }
+    batches
 }
 
 fn mean_squared_difference(a: &[f32], b: &[f32]) -> f64 {

@@ -73,22 +73,20 @@ impl<'a> BlockGraph<'a> {
         Ok((f64::from(error.to_scalar::<f32>()?), found))
     }
 
-    /// Gradients with respect to the variables of a loss whose gradient with respect to the block's outputs on one window is `slopes`, like
-    /// `inputs` `[tokens, hidden size]`.
-    pub(crate) fn variable_slopes(&self, inputs: &[f32], slopes: &[f32]) -> Result<Vec<Vec<f32>>> {
-        let x = Tensor::from_slice(inputs, self.shape(inputs), &Device::Cpu)?;
-        self.of_variables(&self.pulled_back(&x, slopes)?)
-    }
-
-    /// The same with respect to the inputs, `[tokens, hidden size]`.
-    pub(crate) fn input_slopes(&self, inputs: &[f32], slopes: &[f32]) -> Result<Vec<f32>> {
+    /// Gradients of a loss whose gradient with respect to the block's outputs on one window is `slopes`, like `inputs` `[tokens, hidden size]`: with
+    /// respect to the inputs, where wanted (else nothing), and to the variables.
+    pub(crate) fn slopes(
+        &self,
+        inputs: &[f32],
+        slopes: &[f32],
+        of_inputs: bool,
+    ) -> Result<(Vec<f32>, Vec<Vec<f32>>)> {
         let x = Var::from_slice(inputs, self.shape(inputs), &Device::Cpu)?;
-        of_variable(&self.pulled_back(&x, slopes)?, &x)
-    }
-
-    fn pulled_back(&self, x: &Tensor, slopes: &[f32]) -> Result<GradStore> {
         let slopes = Tensor::from_slice(slopes, x.shape(), &Device::Cpu)?;
-        Ok((self.forward(x)? * slopes)?.sum_all()?.backward()?)
+        let read = if of_inputs { x.as_tensor().clone() } else { x.as_tensor().detach() };
+        let gradients = (self.forward(&read)? * slopes)?.sum_all()?.backward()?;
+        let inputs = if of_inputs { of_variable(&gradients, &x)? } else { Vec::new() };
+        Ok((inputs, self.of_variables(&gradients)?))
     }
 
     fn shape(&self, rows: &[f32]) -> (usize, usize) {

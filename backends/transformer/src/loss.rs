@@ -24,6 +24,71 @@ pub struct LossGradient {
     pub mean_square: Option<Vec<f32>>,
 }
 
+/// The loss of the model that `blocks` make, over windows, and its gradients with respect to tensors (`mlp.down_proj.weight`) of blocks, in
+/// their order. Both are means over windows of each window's own.
+///
+/// # Errors
+/// [`Error::Argument`] if a window has a single token or is longer than the context, or a block has no such tensor.
+pub fn model_gradients(
+    model: &Model,
+    blocks: &[Block],
+    windows: &[Vec<u32>],
+    tensors: &[(usize, &str)],
+) -> Result<(f64, Vec<Vec<f32>>)> {
+    check(windows)?;
+    if let Some((beyond, name)) = tensors.iter().find(|(index, _)| *index >= blocks.len()) {
+        return Err(Error::argument(
+            format!("tensor `{name}` of block {beyond}"),
+            format!("there are blocks 0 to {}", blocks.len() - 1),
+        ));
+    }
+    let head = HeadGraph::new(model.head()?)?;
+    let graphs = blocks.iter().enumerate().map(|(index, block)| {
+        let own: Vec<&str> = tensors.iter().filter(|(i, _)| *i == index).map(|(_, name)| *name).collect();
+        BlockGraph::new(model, block, &own)
+    });
+    let graphs = graphs.collect::<Result<Vec<_>>>()?;
+    let first = tensors.iter().map(|(index, _)| *index).min().unwrap_or(blocks.len());
+    let share = 1.0 / windows.len() as f32;
+    let mut loss = 0.0;
+    let mut found: Vec<Vec<f32>> = vec![Vec::new(); tensors.len()];
+    let mut workspace = Workspace::default();
+    // Window by window: only one window's states are kept.
+    for window in windows {
+        let mut batch = Batch::default();
+        batch.push(window, Vec::new());
+        let mut hidden = model.embed(window)?;
+        let mut states = Vec::with_capacity(blocks.len());
+        for block in blocks {
+            states.push(hidden.clone());
+            model.run_one(block, &batch, &mut hidden, &mut workspace, &mut Capture::default());
+        }
+        let (own, mut slopes) = head.loss(&hidden, &window[1..])?;
+        loss += own * f64::from(share);
+        for index in (first..blocks.len()).rev() {
+            let (inputs, parts) = graphs[index].slopes(&states[index], &slopes, index > first)?;
+            slopes = inputs;
+            let places = tensors.iter().enumerate().filter(|(_, (i, _))| *i == index);
+            for ((place, _), part) in places.zip(parts) {
+                let sum = &mut found[place];
+                sum.resize(part.len(), 0.0);
+                sum.iter_mut().zip(part).for_each(|(sum, g)| *sum += share * g);
+            }
+        }
+    }
+    Ok((loss, found))
+}
+
+fn check(windows: &[Vec<u32>]) -> Result<()> {
+    match windows.iter().position(|window| window.len() < 2) {
+        None => Ok(()),
+        Some(short) => Err(Error::argument(
+            format!("calibration window {short}"),
+            "it has one token, so none is predicted and there is no loss; give at least two",
+        )),
+    }
+}
+
 /// Per block, the gradient of each window's own loss with respect to the block's outputs, `[tokens, hidden size]`.
 #[derive(Debug)]
 pub(crate) struct LossSlopes(Vec<Vec<f32>>);
@@ -37,12 +102,7 @@ impl LossSlopes {
         first: usize,
         inputs: &[f32],
     ) -> Result<Self> {
-        if let Some(short) = windows.iter().position(|window| window.len() < 2) {
-            return Err(Error::argument(
-                format!("calibration window {short}"),
-                "it has one token, so none is predicted and there is no loss; give at least two",
-            ));
-        }
+        check(windows)?;
         // Entry `i` holds the inputs of block `i` on the way forward, and the gradient with respect to them on the way back.
         let mut states = vec![Vec::new(); model.block_count() + 1];
         states[first] = inputs.to_vec();
@@ -56,7 +116,7 @@ impl LossSlopes {
         let width = model.config().hidden_size;
         let head = HeadGraph::new(model.head()?)?;
         each_window(windows, width, &mut states[model.block_count()], |window, rows| {
-            head.slopes(rows, &window[1..])
+            Ok(head.loss(rows, &window[1..])?.1)
         })?;
         for index in (first + 1..model.block_count()).rev() {
             let graph = BlockGraph::new(model, &model.block(index)?, &[])?;
@@ -66,7 +126,7 @@ impl LossSlopes {
             each_window(windows, width, &mut before[index], |_, rows| {
                 let slopes = &slopes[at..at + rows.len()];
                 at += rows.len();
-                graph.input_slopes(rows, slopes)
+                Ok(graph.slopes(rows, slopes, true)?.0)
             })?;
         }
         Ok(Self(states.into_iter().skip(1).collect()))
@@ -97,7 +157,7 @@ impl LossSlopes {
         for window in windows {
             let rows = first * width..(first + window.len()) * width;
             first += window.len();
-            let parts = graph.variable_slopes(&inputs[rows.clone()], &self.0[index][rows])?;
+            let (_, parts) = graph.slopes(&inputs[rows.clone()], &self.0[index][rows], false)?;
             if found.is_empty() {
                 found = parts
                     .iter()
@@ -162,9 +222,10 @@ impl HeadGraph {
         })
     }
 
-    /// Gradient of the mean over `targets` of `-ln p`, the tokens after each row but the last, with respect to `hidden`, `[rows, hidden size]`.
-    fn slopes(&self, hidden: &[f32], targets: &[u32]) -> Result<Vec<f32>> {
+    /// Mean over `targets` of `-ln p`, the tokens after each row but the last, and its gradient with respect to `hidden`, `[rows, hidden size]`.
+    fn loss(&self, hidden: &[f32], targets: &[u32]) -> Result<(f64, Vec<f32>)> {
         let width = self.weight.dim(1)?;
+        let mut mean = 0.0;
         let mut slopes = Vec::with_capacity(hidden.len());
         for (rows, next) in
             hidden[..targets.len() * width].chunks(HEAD_ROWS * width).zip(targets.chunks(HEAD_ROWS))
@@ -176,10 +237,11 @@ impl HeadGraph {
             let next = Tensor::from_slice(next, (next.len(), 1), &Device::Cpu)?;
             let surprise = ((sum.log()? + largest)? - logits.gather(&next, 1)?)?;
             let loss = (surprise.sum_all()? / targets.len() as f64)?;
+            mean += f64::from(loss.to_scalar::<f32>()?);
             slopes.extend(of_variable(&loss.backward()?, &x)?);
         }
         // Nothing is predicted from the last token.
         slopes.resize(hidden.len(), 0.0);
-        Ok(slopes)
+        Ok((mean, slopes))
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use llmcb_transformer::{
     ActivationQuantization, ActivationSite, Batch, Block, BlockInputs, CalibrationOptions, Calibrator, Error,
-    InputGroup, Model, ModuleInfo, StatisticKind, StatisticRequest,
+    InputGroup, Model, ModuleInfo, StatisticKind, StatisticRequest, Structure, model_gradients,
 };
 use support::{CASES, model, tokens};
 
@@ -293,7 +293,7 @@ fn loss_gradients_agree_with_finite_differences() {
         let mut walk = dense_walk(&dense, &windows());
         for index in 0..dense.block_count() {
             walk.open_block(index).unwrap();
-            let gradients = walk.loss_gradients(&LINEARS, false).unwrap();
+            let gradients = walk.loss_gradients(&LINEARS, false, &[]).unwrap();
             for (linear, found) in LINEARS.iter().zip(&gradients) {
                 let gradient = &found.gradient;
                 let norm = gradient.iter().map(|g| f64::from(*g).powi(2)).sum::<f64>().sqrt();
@@ -315,7 +315,7 @@ fn loss_gradients_agree_with_finite_differences() {
             // What a method does to a block changes neither its own gradients nor those of the next.
             let halved = walk.block().unwrap().linear("mlp.up_proj").unwrap().weight();
             walk.set_weight("mlp.up_proj", halved.iter().map(|w| w / 2.0).collect()).unwrap();
-            assert_eq!(walk.loss_gradients(&LINEARS, false).unwrap(), gradients);
+            assert_eq!(walk.loss_gradients(&LINEARS, false, &[]).unwrap(), gradients);
             walk.close_block().unwrap();
         }
     }
@@ -324,19 +324,26 @@ fn loss_gradients_agree_with_finite_differences() {
 #[test]
 fn squared_loss_gradients_are_of_each_window_by_itself() {
     let dense = Arc::new(model("smollm2-tied", 2));
-    let mut all = dense_walk(&dense, &windows());
+    let (mut all, mut some) = (dense_walk(&dense, &windows()), dense_walk(&dense, &windows()));
     let mut single: Vec<Calibrator> =
         windows().iter().map(|window| dense_walk(&dense, std::slice::from_ref(window))).collect();
     for index in 0..dense.block_count() {
         let open = |walk: &mut Calibrator| {
             walk.open_block(index).unwrap();
-            let found = walk.loss_gradients(&["self_attn.k_proj"], true).unwrap().remove(0);
+            let found = walk.loss_gradients(&["self_attn.k_proj"], true, &[]).unwrap().remove(0);
             walk.close_block().unwrap();
             (found.gradient, found.mean_square.unwrap())
         };
         let (gradient, mean_square) = open(&mut all);
+        some.open_block(index).unwrap();
+        let pair = some.loss_gradients(&["self_attn.k_proj"], false, &[0, 2]).unwrap().remove(0).gradient;
+        // Other windows in between change nothing.
+        let other = some.loss_gradients(&["self_attn.k_proj"], false, &[1]).unwrap().remove(0).gradient;
+        assert_ne!(other, pair);
+        some.close_block().unwrap();
         let parts: Vec<Vec<f32>> = single.iter_mut().map(|walk| open(walk).0).collect();
         for i in 0..gradient.len() {
+            assert!((pair[i] - (parts[0][i] + parts[2][i]) / 2.0).abs() < 1e-6);
             let mean = parts.iter().map(|part| part[i]).sum::<f32>() / 3.0;
             let squares = parts.iter().map(|part| part[i] * part[i]).sum::<f32>() / 3.0;
             assert!((gradient[i] - mean).abs() < 1e-6, "{} {mean}", gradient[i]);
@@ -346,19 +353,63 @@ fn squared_loss_gradients_are_of_each_window_by_itself() {
 }
 
 #[test]
+fn gradients_of_a_changed_model_agree_with_finite_differences() {
+    for name in CASES {
+        let plain = model(name, 2);
+        let mut blocks: Vec<Block> = (0..plain.block_count()).map(|i| plain.block(i).unwrap()).collect();
+        // Not the dense model: other weights, and a block without some of its units.
+        let halved: Vec<f32> =
+            blocks[0].linear("mlp.up_proj").unwrap().weight().iter().map(|w| w / 2.0).collect();
+        blocks[0].set_tensor("mlp.up_proj.weight", halved).unwrap();
+        blocks[1].keep_units(Structure::Channels, &[0, 3, 4, 9, 20, 31]).unwrap();
+        let mut tensors: Vec<(usize, &str)> =
+            vec![(1, "mlp.down_proj.weight"), (0, "self_attn.v_proj.weight"), (0, "input_layernorm.weight")];
+        if name == "qwen2-bias" {
+            tensors.push((1, "self_attn.q_proj.bias"));
+        }
+        let (loss, gradients) = model_gradients(&plain, &blocks, &windows(), &tensors).unwrap();
+        for ((index, tensor), gradient) in tensors.iter().zip(&gradients) {
+            let norm = gradient.iter().map(|g| f64::from(*g).powi(2)).sum::<f64>().sqrt();
+            let step = 1e-2 / norm;
+            let at = |sign: f64| {
+                let mut moved = blocks.clone();
+                let mut values = moved[*index].tensor(tensor).unwrap();
+                for (w, &g) in values.iter_mut().zip(gradient) {
+                    *w += (sign * step * f64::from(g)) as f32;
+                }
+                moved[*index].set_tensor(tensor, values).unwrap();
+                model_gradients(&plain, &moved, &windows(), &[]).unwrap().0
+            };
+            let slope = (at(1.0) - at(-1.0)) / (2.0 * step * norm);
+            assert!((slope - norm).abs() < 0.01 * norm, "{name} {index} {tensor}: {slope} and {norm}");
+        }
+        let mut changed = model(name, 2);
+        for (index, block) in blocks.iter().enumerate() {
+            changed.replace_block(index, block.clone()).unwrap();
+        }
+        assert!((loss - self::loss(&changed, &windows())).abs() < 1e-5, "{name}");
+        let error = model_gradients(&plain, &blocks, &windows(), &[(2, "mlp.up_proj.weight")]).unwrap_err();
+        assert!(error.to_string().contains("block 2"), "{error}");
+        assert!(model_gradients(&plain, &blocks, &windows(), &[(1, "mlp.knee.weight")]).is_err());
+    }
+}
+
+#[test]
 fn loss_gradients_that_cannot_be_had_say_why() {
     let model = Arc::new(model("llama2", 2));
     let mut walk = dense_walk(&model, &windows());
-    assert!(matches!(walk.loss_gradients(&LINEARS, false), Err(Error::Order(_))));
+    assert!(matches!(walk.loss_gradients(&LINEARS, false, &[]), Err(Error::Order(_))));
     walk.open_block(0).unwrap();
-    assert!(walk.loss_gradients(&["mlp.knee"], false).unwrap_err().to_string().contains("mlp.knee"));
+    assert!(walk.loss_gradients(&["mlp.knee"], false, &[]).unwrap_err().to_string().contains("mlp.knee"));
+    let error = walk.loss_gradients(&LINEARS, false, &[3]).unwrap_err().to_string();
+    assert!(error.contains("calibration window 3"), "{error}");
     let mut compressed = calibrator(&model);
     compressed.open_block(0).unwrap();
-    let error = compressed.loss_gradients(&LINEARS, false).unwrap_err().to_string();
+    let error = compressed.loss_gradients(&LINEARS, false, &[]).unwrap_err().to_string();
     assert!(error.contains("kept only where"), "{error}");
     let mut short = dense_walk(&model, &[tokens(1, 9, 96), vec![5]]);
     short.open_block(0).unwrap();
-    let error = short.loss_gradients(&LINEARS, false).unwrap_err().to_string();
+    let error = short.loss_gradients(&LINEARS, false, &[]).unwrap_err().to_string();
     assert!(error.contains("calibration window 1") && error.contains("at least two"), "{error}");
 }
 

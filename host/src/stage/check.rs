@@ -216,12 +216,17 @@ fn run_method(plugin: &LoadedPlugin, mood: Mood, seed: u64) -> llmcb_plugin_api:
         let info = engine.open_block(index)?;
         method.compress_block(&mut engine, &info)?;
         let info = engine.block_info()?;
-        let mut block = engine.block(info.clone());
-        for linear in &info.linears {
-            let weight = block.weight(&linear.name)?;
+        error = engine.block(info).output_error(Vec::new())?;
+        engine.close_block()?;
+    }
+    method.finish(&mut engine, BLOCKS)?;
+    let model = engine.finished(BLOCKS);
+    for index in 0..BLOCKS {
+        for linear in &model.block(index)?.linears {
+            let weight = model.weight(index, &linear.name)?;
             if weight.shape() != linear.shape() {
                 return Err(llmcb_plugin_api::sdk::Error::failed(format!(
-                    "{} of block {index} has the shape {:?} afterwards, {:?} before",
+                    "{} of block {index} has the shape {:?} afterwards, the block says {:?}",
                     linear.name,
                     weight.shape(),
                     linear.shape()
@@ -236,9 +241,6 @@ fn run_method(plugin: &LoadedPlugin, mood: Mood, seed: u64) -> llmcb_plugin_api:
             }
             bits.push((format!("{index}.{}", linear.name), values.iter().map(|v| v.to_bits()).collect()));
         }
-        error = block.output_error(Vec::new())?;
-        drop(block);
-        engine.close_block()?;
     }
     Ok((bits, error))
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use llmcb_plugin_api::loader::EngineHandle;
-use llmcb_plugin_api::sdk::{BlockInfo, Error, HostServices, LogLevel, Result};
+use llmcb_plugin_api::sdk::{BlockInfo, Error, ErrorKind, HostServices, Linear, LogLevel, Result, Tensor};
 use serde_json::Value;
 
 use super::{load, text};
@@ -108,6 +108,10 @@ pub(super) fn run(order: &StageOrder, services: &Arc<Services>, usage: &Usage) -
         engine.close_block().map_err(|e| e.at(&place))?;
     }
     services.check_cancelled()?;
+    services.stage_progress(total, total, "finishing");
+    method.finish(&mut engine, total as u32)?;
+    check_finished(&mut engine, total as u32)?;
+    services.check_cancelled()?;
     usage.phase("saving");
     services.stage_progress(total, total, "saving the checkpoint");
     outcome.checkpoint = Some(save_checkpoint(&mut engine, &order.directory)?);
@@ -140,9 +144,30 @@ fn save(engine: &mut EngineHandle, services: &Services, blocks: &Path, index: us
 
 /// Refuses weights that are not numbers: they would make every later number worthless.
 fn check_finite(engine: &mut EngineHandle, info: BlockInfo) -> Result<()> {
+    let linears = info.linears.clone();
     let block = engine.block(info);
-    for linear in block.linears() {
-        let weight = block.weight(&linear.name)?;
+    check_weights(&linears, |name| block.weight(name))
+}
+
+/// The same of all blocks, once the method has finished the model.
+fn check_finished(engine: &mut EngineHandle, blocks: u32) -> Result<()> {
+    let model = engine.finished(blocks);
+    for index in 0..blocks {
+        let info = match model.block(index) {
+            Ok(info) => info,
+            // Such an engine lets nothing be changed either.
+            Err(error) if error.kind() == ErrorKind::Unsupported => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let place = format!("block {}/{blocks}", index + 1);
+        check_weights(&info.linears, |name| model.weight(index, name)).map_err(|e| e.at(&place))?;
+    }
+    Ok(())
+}
+
+fn check_weights(linears: &[Linear], weight: impl Fn(&str) -> Result<Tensor>) -> Result<()> {
+    for linear in linears {
+        let weight = weight(&linear.name)?;
         if weight.shape() != linear.shape() {
             return Err(Error::failed(format!(
                 "the method left {} with the shape {:?}; it must be {:?}",

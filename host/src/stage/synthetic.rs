@@ -8,8 +8,8 @@ use std::path::Path;
 
 use llmcb_plugin_api::sdk::{
     ActivationQuantization, Axis, BlockInfo, BlockInputs, CalibrationPlan, CheckpointInfo, Engine, Error,
-    FedBy, GradientRequest, Gradients, Host, InputStatistics, Linear, LossGradient, ModelInfo, Module, Norm,
-    QuantizedWeight, Result, StatisticsRequest, Structure, StructurePart, Tensor,
+    FedBy, GradientRequest, Gradients, Host, InputStatistics, Linear, LossGradient, ModelGradients,
+    ModelInfo, Module, Norm, QuantizedWeight, Result, StatisticsRequest, Structure, StructurePart, Tensor,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -187,6 +187,13 @@ impl Weights {
         }
     }
 
+    fn tensor(&self, name: &str) -> Result<Tensor> {
+        if name == NORM {
+            return Tensor::from_vec(self.norm.clone(), &[HIDDEN]);
+        }
+        self.linear(name).ok_or_else(|| unknown(name))?.clone().tensor()
+    }
+
     fn set(&mut self, name: &str, values: Vec<f32>) -> Result<()> {
         let place = match name {
             GATE => &mut self.gate.values,
@@ -298,6 +305,68 @@ fn backward(weights: &Weights, pass: &Pass, inputs: &Matrix, d_output: &Matrix) 
     Slopes { weights, inputs: d_inputs }
 }
 
+/// Half the mean square of the last block's outputs, which stands for the loss of a model without a vocabulary; and its gradients with
+/// respect to all blocks' weights.
+fn loss_slopes(blocks: &[&Weights], mut inputs: Matrix) -> (f64, Vec<Weights>) {
+    let mut passes = Vec::new();
+    for weights in blocks {
+        let pass = pass(weights, &inputs, &Rounding::new());
+        let output = pass.output.clone();
+        passes.push((weights, pass, inputs));
+        inputs = output;
+    }
+    let values = inputs.values.len() as f32;
+    let mut slope = inputs.zip(&inputs, |y, _| y / values);
+    let mut all = Vec::new();
+    for (weights, pass, inputs) in passes.iter().rev() {
+        let slopes = backward(weights, pass, inputs, &slope);
+        slope = slopes.inputs;
+        all.insert(0, slopes.weights);
+    }
+    (inputs.mean_square() / 2.0, all)
+}
+
+/// The description of a block.
+fn describe(index: u32, weights: &Weights) -> BlockInfo {
+    let linear = |name: &str, matrix: &Matrix, group: &str, fed_by: Option<FedBy>| Linear {
+        name: name.into(),
+        out_features: matrix.rows as u32,
+        in_features: matrix.columns as u32,
+        input_group: group.into(),
+        bias: false,
+        fed_by,
+    };
+    let inner = weights.up.rows as u32;
+    let part = |linear: &str, axis: Axis| StructurePart { linear: linear.into(), axis, width: 1 };
+    BlockInfo {
+        index,
+        of: BLOCKS,
+        windows: WINDOWS as u32,
+        linears: vec![
+            linear(GATE, &weights.gate, INPUT, None),
+            linear(UP, &weights.up, INPUT, None),
+            linear(DOWN, &weights.down, MIDDLE, Some(FedBy { linear: UP.into(), width: inner, repeats: 1 })),
+        ],
+        norms: vec![Norm { name: NORM.into(), size: HIDDEN as u32, feeds: vec![GATE.into(), UP.into()] }],
+        heads: 0,
+        key_value_heads: 0,
+        head_dim: 0,
+        queries: None,
+        keys: None,
+        modules: vec![Module {
+            name: MODULE.into(),
+            input_group: INPUT.into(),
+            linears: vec![GATE.into(), UP.into(), DOWN.into()],
+        }],
+        structures: vec![Structure {
+            name: CHANNELS.into(),
+            units: inner,
+            parts: vec![part(GATE, Axis::Outputs), part(UP, Axis::Outputs), part(DOWN, Axis::Inputs)],
+        }],
+        activation_sites: vec![INPUT.into(), MIDDLE.into()],
+    }
+}
+
 struct Open {
     index: u32,
     weights: Weights,
@@ -317,6 +386,10 @@ pub(crate) struct Synthetic {
     /// What it reads in the dense model.
     dense_inputs: Matrix,
     open: Option<Open>,
+    /// What the first block reads.
+    first: Matrix,
+    /// Blocks that were closed.
+    finished: Vec<Weights>,
 }
 
 impl Synthetic {
@@ -333,8 +406,10 @@ impl Synthetic {
             plan: CalibrationPlan::default(),
             blocks,
             dense_inputs: inputs.clone(),
+            first: inputs.clone(),
             inputs,
             open: None,
+            finished: Vec::new(),
         }
     }
 
@@ -346,6 +421,12 @@ impl Synthetic {
         }
     }
 
+    fn closed(&self, index: u32) -> Result<&Weights> {
+        self.finished
+            .get(index as usize)
+            .ok_or_else(|| Error::invalid(format!("block {index} is not finished")))
+    }
+
     fn open(&self) -> Result<&Open> {
         self.open.as_ref().ok_or_else(|| Error::invalid("no block is open"))
     }
@@ -354,27 +435,15 @@ impl Synthetic {
         self.open.as_mut().ok_or_else(|| Error::invalid("no block is open"))
     }
 
-    /// Gradients, block by block from the last to the open one, of half the mean square of the last block's outputs for some rows: what
-    /// stands for the loss of a model without a vocabulary.
-    fn loss_slopes(&self, first: usize, count: usize) -> Result<Weights> {
-        let open = self.open()?;
-        let mut inputs = self.dense_inputs.rows(first, count);
-        let mut passes = Vec::new();
-        for weights in &self.blocks[open.index as usize..] {
-            let pass = pass(weights, &inputs, &Rounding::new());
-            let output = pass.output.clone();
-            passes.push((weights, pass, inputs));
-            inputs = output;
-        }
-        let values = inputs.values.len() as f32;
-        let mut slope = inputs.zip(&inputs, |y, _| y / values);
-        let mut last = None;
-        for (weights, pass, inputs) in passes.iter().rev() {
-            let slopes = backward(weights, pass, inputs, &slope);
-            slope = slopes.inputs;
-            last = Some(slopes.weights);
-        }
-        last.ok_or_else(|| Error::invalid("no block is open"))
+    /// Rows of some windows, one after the other; of all if none is named.
+    fn windows_of(read: &Matrix, windows: &[u32]) -> Result<Vec<Matrix>> {
+        let all: Vec<u32> = (0..WINDOWS as u32).collect();
+        let windows = if windows.is_empty() { &all } else { windows };
+        let window = |w: &u32| match *w as usize {
+            w if w < WINDOWS => Ok(read.rows(w * WINDOW, WINDOW)),
+            w => Err(Error::invalid(format!("there is no window {w}; there are {WINDOWS}"))),
+        };
+        windows.iter().map(window).collect()
     }
 
     fn with_trial(&self, trial: &[(String, Tensor)]) -> Result<Weights> {
@@ -467,57 +536,12 @@ impl Engine for Synthetic {
 
     fn block_info(&self) -> Result<BlockInfo> {
         let open = self.open()?;
-        let weights = &open.weights;
-        let linear = |name: &str, matrix: &Matrix, group: &str, fed_by: Option<FedBy>| Linear {
-            name: name.into(),
-            out_features: matrix.rows as u32,
-            in_features: matrix.columns as u32,
-            input_group: group.into(),
-            bias: false,
-            fed_by,
-        };
-        let inner = weights.up.rows as u32;
-        let part = |linear: &str, axis: Axis| StructurePart { linear: linear.into(), axis, width: 1 };
-        Ok(BlockInfo {
-            index: open.index,
-            of: BLOCKS,
-            linears: vec![
-                linear(GATE, &weights.gate, INPUT, None),
-                linear(UP, &weights.up, INPUT, None),
-                linear(
-                    DOWN,
-                    &weights.down,
-                    MIDDLE,
-                    Some(FedBy { linear: UP.into(), width: inner, repeats: 1 }),
-                ),
-            ],
-            norms: vec![Norm { name: NORM.into(), size: HIDDEN as u32, feeds: vec![GATE.into(), UP.into()] }],
-            heads: 0,
-            key_value_heads: 0,
-            head_dim: 0,
-            queries: None,
-            keys: None,
-            modules: vec![Module {
-                name: MODULE.into(),
-                input_group: INPUT.into(),
-                linears: vec![GATE.into(), UP.into(), DOWN.into()],
-            }],
-            structures: vec![Structure {
-                name: CHANNELS.into(),
-                units: inner,
-                parts: vec![part(GATE, Axis::Outputs), part(UP, Axis::Outputs), part(DOWN, Axis::Inputs)],
-            }],
-            activation_sites: vec![INPUT.into(), MIDDLE.into()],
-        })
+        Ok(describe(open.index, &open.weights))
     }
 
     fn weight(&self, name: &str) -> Result<Tensor> {
         self.misbehave("weight")?;
-        let weights = &self.open()?.weights;
-        if name == NORM {
-            return Tensor::from_vec(weights.norm.clone(), &[HIDDEN]);
-        }
-        weights.linear(name).ok_or_else(|| unknown(name))?.clone().tensor()
+        self.open()?.weights.tensor(name)
     }
 
     fn set_weight(&mut self, name: &str, weight: Tensor) -> Result<()> {
@@ -640,22 +664,28 @@ impl Engine for Synthetic {
         Ok(())
     }
 
-    fn loss_gradients(&mut self, linears: &[String], mean_square: bool) -> Result<Vec<LossGradient>> {
+    fn loss_gradients(
+        &mut self,
+        linears: &[String],
+        mean_square: bool,
+        windows: &[u32],
+    ) -> Result<Vec<LossGradient>> {
         self.misbehave("loss_gradients")?;
-        let whole = self.loss_slopes(0, TOKENS)?;
-        let windows: Vec<Weights> = if mean_square {
-            (0..WINDOWS).map(|w| self.loss_slopes(w * WINDOW, WINDOW)).collect::<Result<_>>()?
-        } else {
-            Vec::new()
-        };
+        let blocks: Vec<&Weights> = self.blocks[self.open()?.index as usize..].iter().collect();
+        let windows: Vec<Weights> = Self::windows_of(&self.dense_inputs, windows)?
+            .into_iter()
+            .map(|inputs| loss_slopes(&blocks, inputs).1.swap_remove(0))
+            .collect();
+        let share = 1.0 / windows.len() as f32;
         linears
             .iter()
             .map(|name| {
-                let gradient = whole.linear(name).ok_or_else(|| unknown(name))?.clone();
-                let mut squares =
-                    Matrix::new(gradient.rows, gradient.columns, vec![0.0; gradient.values.len()]);
+                let zero = |like: &Matrix| like.zip(like, |_, _| 0.0);
+                let first = windows.first().and_then(|w| w.linear(name)).ok_or_else(|| unknown(name))?;
+                let (mut gradient, mut squares) = (zero(first), zero(first));
                 for window in windows.iter().filter_map(|w| w.linear(name)) {
-                    squares = squares.zip(window, |sum, g| sum + g * g / WINDOWS as f32);
+                    gradient = gradient.zip(window, |sum, g| sum + g * share);
+                    squares = squares.zip(window, |sum, g| sum + g * g * share);
                 }
                 Ok(LossGradient {
                     linear: name.clone(),
@@ -692,12 +722,58 @@ impl Engine for Synthetic {
     fn close_block(&mut self) -> Result<()> {
         let open = self.open.take().ok_or_else(|| Error::invalid("no block is open"))?;
         let dense = &self.blocks[open.index as usize];
+        self.finished.truncate(open.index as usize);
         self.dense_inputs = pass(dense, &self.dense_inputs, &Rounding::new()).output;
         self.inputs = match self.plan.inputs {
             BlockInputs::Compressed => pass(&open.weights, &self.inputs, &open.rounding).output,
             BlockInputs::Dense => self.dense_inputs.clone(),
         };
+        self.finished.push(open.weights);
         Ok(())
+    }
+
+    fn finished_block(&self, index: u32) -> Result<BlockInfo> {
+        self.misbehave("finished_block")?;
+        Ok(describe(index, self.closed(index)?))
+    }
+
+    fn finished_weight(&self, index: u32, name: &str) -> Result<Tensor> {
+        self.misbehave("finished_weight")?;
+        self.closed(index)?.tensor(name)
+    }
+
+    fn set_finished_weight(&mut self, index: u32, name: &str, weight: Tensor) -> Result<()> {
+        self.misbehave("set_finished_weight")?;
+        self.closed(index)?;
+        self.finished[index as usize].set(name, weight.to_f32()?)
+    }
+
+    fn model_gradients(&mut self, parameters: &[(u32, String)], windows: &[u32]) -> Result<ModelGradients> {
+        self.misbehave("model_gradients")?;
+        if self.finished.len() != self.blocks.len() {
+            return Err(Error::invalid("not all blocks are closed"));
+        }
+        let blocks: Vec<&Weights> = self.finished.iter().collect();
+        let windows: Vec<(f64, Vec<Weights>)> = Self::windows_of(&self.first, windows)?
+            .into_iter()
+            .map(|inputs| loss_slopes(&blocks, inputs))
+            .collect();
+        let share = 1.0 / windows.len() as f32;
+        let loss = windows.iter().map(|(loss, _)| loss).sum::<f64>() * f64::from(share);
+        let gradients = parameters
+            .iter()
+            .map(|(index, name)| {
+                self.closed(*index)?;
+                let parts = windows.iter().map(|(_, slopes)| slopes[*index as usize].tensor(name));
+                let parts = parts.collect::<Result<Vec<_>>>()?;
+                let mut sum = vec![0.0; parts[0].len()];
+                for part in &parts {
+                    sum.iter_mut().zip(part.to_f32()?).for_each(|(sum, g)| *sum += g * share);
+                }
+                Tensor::from_vec(sum, &parts[0].shape())
+            })
+            .collect::<Result<_>>()?;
+        Ok(ModelGradients { loss, gradients })
     }
 
     fn save_block(&mut self, _: &Path) -> Result<()> {
@@ -815,7 +891,7 @@ mod tests {
             inputs.mean_square() / 2.0
         };
         let mut engine = opened(4);
-        let gradient = engine.loss_gradients(&[GATE.to_owned()], true).unwrap().remove(0);
+        let gradient = engine.loss_gradients(&[GATE.to_owned()], true, &[]).unwrap().remove(0);
         let (slope, squares) =
             (gradient.gradient.to_f32().unwrap(), gradient.mean_square.unwrap().to_f32().unwrap());
         // The mean of squares is at least the square of the mean.

@@ -80,6 +80,26 @@ pub struct AbiLossGradient {
     pub mean_square: ROption<AbiTensor>,
 }
 
+/// A parameter of a finished block.
+#[repr(C)]
+#[derive(StableAbi, Debug, Clone)]
+pub struct AbiParameter {
+    /// The block's index.
+    pub block: u32,
+    /// A linear or a norm (its weight), or `NAME.bias`.
+    pub name: RString,
+}
+
+/// The loss of a whole model and its gradients.
+#[repr(C)]
+#[derive(StableAbi)]
+pub struct AbiModelGradients {
+    /// Mean over windows of the mean over a window's predicted tokens of `-ln p`.
+    pub loss: f64,
+    /// Gradients with respect to the parameters asked for, in their order.
+    pub gradients: RVec<AbiTensor>,
+}
+
 /// A model opened for compression. One block is open at a time.
 #[sabi_trait]
 pub trait AbiEngine: Send + Sync + 'static {
@@ -118,16 +138,30 @@ pub trait AbiEngine: Send + Sync + 'static {
     fn module_error(&mut self, module: RStr<'_>, trial: RVec<AbiNamedTensor>) -> AbiResult<f64>;
     /// How the activations of a site are rounded from now on; JSON of `Option<ActivationQuantization>`.
     fn quantize_activations(&mut self, site: RStr<'_>, quantization: RStr<'_>) -> AbiResult<()>;
-    /// Gradients of the dense model's loss with respect to weights of linears of the open block.
+    /// Gradients of the dense model's loss over some calibration windows (none given: all) with respect to weights of
+    /// linears of the open block.
     fn loss_gradients(
         &mut self,
         linears: RSlice<'_, RString>,
         mean_square: bool,
+        windows: RSlice<'_, u32>,
     ) -> AbiResult<RVec<AbiLossGradient>>;
     /// Keeps some units of a structure of the open block and removes the others.
     fn keep_units(&mut self, structure: RStr<'_>, units: RSlice<'_, u32>) -> AbiResult<()>;
     /// Finishes the open block: its outputs with the present weights become the inputs of the next one.
     fn close_block(&mut self) -> AbiResult<()>;
+    /// JSON of `BlockInfo` of a block that was closed.
+    fn finished_block(&self, index: u32) -> AbiResult<RString>;
+    /// A parameter of a block that was closed.
+    fn finished_weight(&self, parameter: AbiParameter) -> AbiResult<AbiTensor>;
+    /// Replaces a parameter of a block that was closed.
+    fn set_finished_weight(&mut self, parameter: AbiParameter, weight: AbiTensor) -> AbiResult<()>;
+    /// The loss of the model of all closed blocks over some calibration windows (none given: all), and its gradients.
+    fn model_gradients(
+        &mut self,
+        parameters: RSlice<'_, AbiParameter>,
+        windows: RSlice<'_, u32>,
+    ) -> AbiResult<AbiModelGradients>;
     /// Writes what the open block's parameters are now to a file, so that a killed compression can go on.
     fn save_block(&mut self, file: RStr<'_>) -> AbiResult<()>;
     /// Sets the open block's parameters from a file of `save_block`.

@@ -15,12 +15,14 @@ pub type AbiEngineMut<'a> = AbiEngine_TO<RMut<'a, ()>>;
 pub trait AbiMethod: Send + 'static {
     /// Compresses the block that is open in the engine. `block_json` is the block's description as the engine gave
     /// it.
-    #[sabi(last_prefix_field)]
     fn compress_block(
         &mut self,
         engine: AbiEngineMut<'_>,
         block_json: abi_stable::std_types::RStr<'_>,
     ) -> AbiResult<()>;
+    /// Called once all `blocks` blocks are closed, before the checkpoint is written.
+    #[sabi(last_prefix_field)]
+    fn finish(&mut self, engine: AbiEngineMut<'_>, blocks: u32) -> AbiResult<()>;
 }
 
 /// An owned instance of a method.

@@ -12,8 +12,8 @@ use crate::abi::host::AbiHostArc;
 use crate::abi::method::AbiMethodBox;
 use crate::abi::runner::{AbiRunnerBox, AbiScoreRequest};
 use crate::sdk::{
-    Block, BlockInfo, CalibrationPlan, CheckpointInfo, Engine, EngineAccess, Error, HostServices, ModelInfo,
-    Profile, Result, Score, ScoreRequest, Workload,
+    Block, BlockInfo, CalibrationPlan, CheckpointInfo, Engine, EngineAccess, Error, FinishedModel,
+    HostServices, ModelInfo, Profile, Result, Score, ScoreRequest, Workload,
 };
 
 pub(super) fn services(host: Arc<dyn HostServices>) -> AbiHostArc {
@@ -60,6 +60,11 @@ impl MethodHandle {
         let json = serde_json::to_string(block).map_err(|e| Error::failed(e.to_string()))?;
         ok(self.0.compress_block(engine.0.sabi_reborrow_mut(), json.as_str().into()))
     }
+
+    /// Lets the method work on the model whose `blocks` blocks are all closed.
+    pub fn finish(&mut self, engine: &mut EngineHandle, blocks: u32) -> Result<()> {
+        ok(self.0.finish(engine.0.sabi_reborrow_mut(), blocks))
+    }
 }
 
 /// A model opened for compression.
@@ -104,6 +109,11 @@ impl EngineHandle {
     /// The open block as methods see it, for checks and reports of the host.
     pub fn block(&mut self, info: BlockInfo) -> Block<'_> {
         Block::new(info, EngineAccess(self.0.sabi_reborrow_mut()))
+    }
+
+    /// The model whose `blocks` blocks are all closed, as methods see it.
+    pub fn finished(&mut self, blocks: u32) -> FinishedModel<'_> {
+        FinishedModel::new(blocks, EngineAccess(self.0.sabi_reborrow_mut()))
     }
 
     /// Finishes the open block.

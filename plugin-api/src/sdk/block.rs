@@ -160,12 +160,18 @@ impl<'a> Block<'a> {
         from_abi(self.engine.0.quantize_activations(site.into(), json.as_str().into()))
     }
 
-    /// Gradients of the dense model's language-modelling loss over the calibration windows with respect to weights of
-    /// linears of this block; `mean_square` asks for the second moment as well.
-    pub fn loss_gradients(&mut self, linears: &[&str], mean_square: bool) -> Result<Vec<LossGradient>> {
+    /// Gradients of the dense model's language-modelling loss over some calibration windows (none: all) with respect to
+    /// weights of linears of this block; `mean_square` asks for the second moment as well. The first call runs the dense
+    /// model forward and back; later ones, for other blocks too, need not if they name the same windows.
+    pub fn loss_gradients(
+        &mut self,
+        linears: &[&str],
+        mean_square: bool,
+        windows: &[u32],
+    ) -> Result<Vec<LossGradient>> {
         let linears: Vec<RString> = linears.iter().map(|l| RString::from(*l)).collect();
         let from = |tensor: ROption<AbiTensor>| tensor.into_option().map(Tensor::from_abi).transpose();
-        from_abi(self.engine.0.loss_gradients(linears.as_slice().into(), mean_square))?
+        from_abi(self.engine.0.loss_gradients(linears.as_slice().into(), mean_square, windows.into()))?
             .into_iter()
             .map(|g| {
                 Ok(LossGradient {

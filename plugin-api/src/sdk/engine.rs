@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 
 use super::activation::ActivationQuantization;
 use super::error::{Error, Result};
-use super::gradients::{GradientRequest, Gradients, LossGradient};
+use super::gradients::{GradientRequest, Gradients, LossGradient, ModelGradients};
 use super::host::Host;
 use super::model::{BlockInfo, CalibrationPlan, CheckpointInfo, ModelInfo};
 use super::quantized::QuantizedWeight;
@@ -65,8 +65,14 @@ pub trait Engine: Sized + Send + Sync + 'static {
     ) -> Result<()> {
         Err(Error::unsupported(format!("the engine cannot quantise activations ({site})")))
     }
-    /// Gradients of the dense model's language-modelling loss with respect to weights of linears of the open block.
-    fn loss_gradients(&mut self, _linears: &[String], _mean_square: bool) -> Result<Vec<LossGradient>> {
+    /// Gradients of the dense model's language-modelling loss over some calibration windows (none: all) with respect to
+    /// weights of linears of the open block.
+    fn loss_gradients(
+        &mut self,
+        _linears: &[String],
+        _mean_square: bool,
+        _windows: &[u32],
+    ) -> Result<Vec<LossGradient>> {
         Err(Error::unsupported("the engine has no gradients of the model's loss"))
     }
     /// Keeps the given units (in ascending order) of a structure of the open block and removes all others.
@@ -75,6 +81,23 @@ pub trait Engine: Sized + Send + Sync + 'static {
     }
     /// Finishes the open block; its outputs become the inputs of the next one.
     fn close_block(&mut self) -> Result<()>;
+    /// A block that was closed.
+    fn finished_block(&self, index: u32) -> Result<BlockInfo> {
+        Err(Error::unsupported(format!("the engine does not show finished blocks (block {index})")))
+    }
+    /// A parameter of a block that was closed.
+    fn finished_weight(&self, index: u32, name: &str) -> Result<Tensor> {
+        Err(Error::unsupported(format!("the engine does not show finished blocks (block {index}, {name})")))
+    }
+    /// Replaces a parameter of a block that was closed.
+    fn set_finished_weight(&mut self, index: u32, name: &str, _weight: Tensor) -> Result<()> {
+        Err(Error::unsupported(format!("the engine does not change finished blocks (block {index}, {name})")))
+    }
+    /// The loss of the model that the closed blocks make, over some calibration windows (none: all), and its gradients
+    /// with respect to parameters of blocks. All blocks are closed.
+    fn model_gradients(&mut self, _parameters: &[(u32, String)], _windows: &[u32]) -> Result<ModelGradients> {
+        Err(Error::unsupported("the engine has no gradients of the compressed model's loss"))
+    }
     /// Writes the open block's parameters to a file.
     fn save_block(&mut self, file: &Path) -> Result<()>;
     /// Sets the open block's parameters from a file of [`Engine::save_block`].

@@ -42,12 +42,21 @@ pub struct Gradients {
     pub gradients: Vec<(String, Tensor)>,
 }
 
+/// The loss of a finished model and its gradients.
+#[derive(Debug)]
+pub struct ModelGradients {
+    /// Mean over the windows asked for of the mean over a window's predicted tokens of `-ln p`.
+    pub loss: f64,
+    /// Its gradient with respect to each parameter, in the order of the request, of the parameter's shape.
+    pub gradients: Vec<Tensor>,
+}
+
 /// The gradient of the dense model's language-modelling loss with respect to the weight of one linear.
 #[derive(Debug)]
 pub struct LossGradient {
     /// The linear.
     pub linear: String,
-    /// Gradient of the loss (mean over all calibration windows of the mean over a window's predicted tokens of `-ln p`),
+    /// Gradient of the loss (mean over the calibration windows asked for of the mean over a window's predicted tokens of `-ln p`),
     /// `f32 [out, in]`.
     pub gradient: Tensor,
     /// Mean over calibration windows of the squared gradient of each window's own loss, `f32 [out, in]`, if it was asked

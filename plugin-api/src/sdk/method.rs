@@ -7,6 +7,7 @@ use serde::de::DeserializeOwned;
 use super::block::Block;
 use super::descriptor::Descriptor;
 use super::error::Result;
+use super::finished::FinishedModel;
 use super::host::Host;
 
 /// A compression method. The host opens the blocks of a model one after the other, in order, and hands each to
@@ -27,4 +28,10 @@ pub trait Method: Sized + Send + 'static {
 
     /// Compresses one block.
     fn compress_block(&mut self, block: &mut Block<'_>, host: &Host) -> Result<()>;
+
+    /// Called once all blocks are done, before the checkpoint is written: for what needs the whole compressed model,
+    /// such as training it for some steps. A stage that is killed here begins this anew.
+    fn finish(&mut self, _model: &mut FinishedModel<'_>, _host: &Host) -> Result<()> {
+        Ok(())
+    }
 }

@@ -5,6 +5,7 @@ mod block;
 mod descriptor;
 mod engine;
 mod error;
+mod finished;
 mod gradients;
 mod host;
 mod method;
@@ -19,7 +20,8 @@ pub use block::Block;
 pub use descriptor::{Citation, Descriptor, Needs, PluginKind, RoleDescriptor};
 pub use engine::Engine;
 pub use error::{Error, ErrorKind, Result};
-pub use gradients::{GradientRequest, Gradients, LossGradient};
+pub use finished::FinishedModel;
+pub use gradients::{GradientRequest, Gradients, LossGradient, ModelGradients};
 pub use host::{Host, HostServices, LogLevel};
 pub use method::Method;
 pub use model::{

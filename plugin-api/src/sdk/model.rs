@@ -144,6 +144,9 @@ pub struct BlockInfo {
     pub index: u32,
     /// How many blocks the model has.
     pub of: u32,
+    /// Calibration windows; 0 without calibration data.
+    #[serde(default)]
+    pub windows: u32,
     /// Linears, in the order in which the forward pass reaches them.
     pub linears: Vec<Linear>,
     /// Norms, in the same order.

@@ -29,6 +29,11 @@ impl AdamW {
         }
     }
 
+    /// Changes the learning rate of the steps to come.
+    pub fn set_learning_rate(&mut self, learning_rate: f32) {
+        self.learning_rate = learning_rate;
+    }
+
     /// Takes one step along a gradient.
     ///
     /// # Panics

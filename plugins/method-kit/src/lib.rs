@@ -15,6 +15,7 @@
 //! | [`gptq`] | the GPTQ solver |
 //! | [`mask`] | magnitude and Wanda scores, unstructured and N:M masks |
 //! | [`sparsegpt`] | the SparseGPT solver |
+//! | [`lora`] | low-rank changes of weights, trained |
 //! | [`units`] | importance of heads and channels, and the choice of the lowest |
 //! | [`layerwise`] | the walk over a block that the solvers share as plugins |
 //! | [`plugin`] | the same for the plugins around it: walking a block's linears, option types, error conversion |
@@ -30,6 +31,7 @@ pub mod gptq;
 pub mod grid;
 pub mod hessian;
 pub mod layerwise;
+pub mod lora;
 pub mod mask;
 pub mod matrix;
 pub mod plugin;
