@@ -159,9 +159,15 @@ impl<M: Method> AbiMethod for Guarded<MethodAdapter<M>> {
             adapter.method.compress_block(&mut block, &adapter.host)
         })
     }
+    fn prepare(&mut self, engine: AbiEngineMut<'_>, blocks: u32) -> AbiResult<()> {
+        self.call_mut("prepare", |adapter| {
+            let mut model = WholeModel::new(blocks, EngineAccess(engine));
+            adapter.method.prepare(&mut model, &adapter.host)
+        })
+    }
     fn finish(&mut self, engine: AbiEngineMut<'_>, blocks: u32) -> AbiResult<()> {
         self.call_mut("finish", |adapter| {
-            let mut model = FinishedModel::new(blocks, EngineAccess(engine));
+            let mut model = WholeModel::new(blocks, EngineAccess(engine));
             adapter.method.finish(&mut model, &adapter.host)
         })
     }
@@ -263,17 +269,21 @@ impl<E: Engine> AbiEngine for Guarded<E> {
     fn close_block(&mut self) -> AbiResult<()> {
         self.call_mut("close_block", E::close_block)
     }
-    fn finished_block(&self, index: u32) -> AbiResult<RString> {
-        self.call("finished_block", |e| json(&e.finished_block(index)?))
+    fn model_structures(&self) -> AbiResult<RString> {
+        self.call("model_structures", |e| json(&e.model_structures()?))
     }
-    fn finished_weight(&self, parameter: AbiParameter) -> AbiResult<AbiTensor> {
-        self.call("finished_weight", |e| {
-            Ok(e.finished_weight(parameter.block, parameter.name.as_str())?.into_abi())
-        })
+    fn keep_model_units(&mut self, structure: RStr<'_>, units: RSlice<'_, u32>) -> AbiResult<()> {
+        self.call_mut("keep_model_units", |e| e.keep_model_units(structure.as_str(), units.as_slice()))
     }
-    fn set_finished_weight(&mut self, parameter: AbiParameter, weight: AbiTensor) -> AbiResult<()> {
-        self.call_mut("set_finished_weight", |e| {
-            e.set_finished_weight(parameter.block, parameter.name.as_str(), Tensor::from_abi(weight)?)
+    fn model_block(&self, index: u32) -> AbiResult<RString> {
+        self.call("model_block", |e| json(&e.model_block(index)?))
+    }
+    fn model_weight(&self, parameter: AbiParameter) -> AbiResult<AbiTensor> {
+        self.call("model_weight", |e| Ok(e.model_weight(&Parameter::from_abi(&parameter))?.into_abi()))
+    }
+    fn set_model_weight(&mut self, parameter: AbiParameter, weight: AbiTensor) -> AbiResult<()> {
+        self.call_mut("set_model_weight", |e| {
+            e.set_model_weight(&Parameter::from_abi(&parameter), Tensor::from_abi(weight)?)
         })
     }
     fn model_gradients(
@@ -282,8 +292,7 @@ impl<E: Engine> AbiEngine for Guarded<E> {
         windows: RSlice<'_, u32>,
     ) -> AbiResult<AbiModelGradients> {
         self.call_mut("model_gradients", |e| {
-            let parameters: Vec<(u32, String)> =
-                parameters.iter().map(|p| (p.block, p.name.as_str().to_owned())).collect();
+            let parameters: Vec<Parameter> = parameters.iter().map(Parameter::from_abi).collect();
             let ModelGradients { loss, gradients } = e.model_gradients(&parameters, windows.as_slice())?;
             Ok(AbiModelGradients { loss, gradients: gradients.into_iter().map(Tensor::into_abi).collect() })
         })

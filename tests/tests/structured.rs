@@ -64,6 +64,26 @@ fn pruned_models_are_ordinary_where_all_blocks_are_alike_and_say_so_where_not() 
 }
 
 #[test]
+fn the_residual_stream_is_narrowed_for_all_blocks_at_once() {
+    let sandbox = Sandbox::new();
+    let dense = run(&sandbox, "dense", "magnitude:ratio=0");
+    for importance in ["param_first", "l2", "random"] {
+        let method = format!("llm-pruner:granularity=channel_wise,ratio=0.25,importance={importance}");
+        let narrow = run(&sandbox, importance, &method);
+        let config = config(&narrow);
+        for (key, value) in [("hidden_size", 48), ("head_dim", 16), ("num_attention_heads", 4)] {
+            assert_eq!(config[key], value, "{importance} {key}");
+        }
+        assert!(bytes(&narrow) < bytes(&dense));
+        assert!(mean_log_likelihood(&narrow).is_finite());
+    }
+    let further = ["--method", "llm-pruner:granularity=channel_wise,importance=param_mix"];
+    let finished = sandbox.run(&sandbox.run_arguments("out", &further));
+    let message = format!("{}{}", finished.stdout, finished.stderr);
+    assert!(message.contains("first order"), "{message}");
+}
+
+#[test]
 fn sparing_all_blocks_is_refused() {
     let sandbox = Sandbox::new();
     let further = ["--method", "llm-pruner:keep_first=2,keep_last=1", "--tasks", "wikitext2:seqlen=64"];

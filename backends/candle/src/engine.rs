@@ -6,14 +6,16 @@ use std::sync::Arc;
 
 use llmcb_model_files::packed::{FloatType, IntegerMatrix};
 use llmcb_plugin_api::sdk::{
-    ActivationQuantization, Axis, BlockInfo, CalibrationPlan, CheckpointInfo, Engine, Error, FedBy,
-    GradientRequest, Gradients, Host, InputStatistics, Linear, LossGradient, ModelGradients, ModelInfo,
-    Module, Norm, QuantizedWeight, Result, StatisticsRequest, StructurePart, Tensor,
+    ActivationQuantization, Axis, BlockInfo, CalibrationPlan, CheckpointInfo, EMBEDDING, Engine, Error,
+    FedBy, GradientRequest, Gradients, HEAD, Host, InputStatistics, LAST_NORM, Linear, LossGradient,
+    ModelGradients, ModelInfo, ModelPart, ModelStructure, Module, Norm, Parameter, QuantizedWeight, Result,
+    StatisticsRequest, StructurePart, Tensor,
 };
 use llmcb_transformer::{
     ActivationSite, Block, BlockInputs, BlockShape, CalibrationOptions, Calibrator, CheckpointOptions,
-    CheckpointWriter, FORMATS, FormatChoice, GgufType, InputGroup, ModuleInfo, Statistic, StatisticKind,
-    StatisticRequest, StorageFormat, StorageType, Stored, Structure, UnitAxis, model_gradients, write_gguf,
+    CheckpointWriter, FORMATS, FormatChoice, GgufType, InputGroup, Model, ModuleInfo, Statistic,
+    StatisticKind, StatisticRequest, StorageFormat, StorageType, Stored, Structure, UnitAxis,
+    model_gradients, write_gguf,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -215,14 +217,18 @@ fn activation_note(blocks: &[Block]) -> Option<String> {
     })
 }
 
+fn axis(side: UnitAxis) -> Axis {
+    match side {
+        UnitAxis::Outputs => Axis::Outputs,
+        UnitAxis::Inputs => Axis::Inputs,
+    }
+}
+
 /// What a linear has of each unit, in the interface's words.
 fn part(part: llmcb_transformer::StructurePart) -> StructurePart {
     StructurePart {
         linear: part.linear.to_owned(),
-        axis: match part.axis {
-            UnitAxis::Outputs => Axis::Outputs,
-            UnitAxis::Inputs => Axis::Inputs,
-        },
+        axis: axis(part.axis),
         width: u32::try_from(part.width).unwrap_or(u32::MAX),
     }
 }
@@ -265,9 +271,27 @@ fn check_shape(name: &str, weight: &Tensor, shape: &[usize]) -> Result<()> {
     Err(Error::invalid(format!("weight of {name} has shape {:?}, not {shape:?}", weight.shape())))
 }
 
-/// Windows as this side counts them.
-fn indices(windows: &[u32]) -> Vec<usize> {
-    windows.iter().map(|window| *window as usize).collect()
+/// Windows or units as this side counts them.
+fn indices(given: &[u32]) -> Vec<usize> {
+    given.iter().map(|index| *index as usize).collect()
+}
+
+/// The structure of the channels of the residual stream.
+const HIDDEN: &str = "hidden";
+
+/// Name and shape of a tensor outside the blocks.
+fn outside(model: &Model, name: &str) -> Result<(&'static str, Vec<usize>)> {
+    let config = model.config();
+    let matrix = vec![config.vocab_size, config.hidden_size];
+    match name {
+        EMBEDDING => Ok((llmcb_transformer::EMBEDDING, matrix)),
+        LAST_NORM => Ok((llmcb_transformer::FINAL_NORM, vec![config.hidden_size])),
+        HEAD if config.tie_word_embeddings => Err(Error::invalid("the model's output head is its embedding")),
+        HEAD => Ok((llmcb_transformer::OUTPUT_HEAD, matrix)),
+        other => Err(Error::invalid(format!(
+            "outside its blocks a model has {EMBEDDING}, {LAST_NORM} and {HEAD}, no `{other}`"
+        ))),
+    }
 }
 
 impl CandleEngine {
@@ -335,11 +359,12 @@ impl CandleEngine {
         }
     }
 
-    fn finished(&self, index: u32) -> Result<&Block> {
-        let closed = self.finished.len();
-        self.finished.get(index as usize).ok_or_else(|| {
-            Error::invalid(format!("block {index} is not finished; {closed} blocks are closed"))
-        })
+    /// A block as it is: as it was left, or dense.
+    fn present(&self, index: u32) -> Result<Block> {
+        match self.finished.get(index as usize) {
+            Some(block) => Ok(block.clone()),
+            None => self.opened.model.block(index as usize).map_err(translate),
+        }
     }
 
     fn input_group(&self, linear: &str) -> Result<InputGroup> {
@@ -674,35 +699,95 @@ impl Engine for CandleEngine {
         Ok(())
     }
 
-    fn finished_block(&self, index: u32) -> Result<BlockInfo> {
-        Ok(self.block_description(self.finished(index)?, index))
-    }
-
-    fn finished_weight(&self, index: u32, name: &str) -> Result<Tensor> {
-        let block = self.finished(index)?;
-        let shape = shape_of(&block.info(), name)?;
-        Tensor::from_vec(block.tensor(&tensor_name(name)).map_err(translate)?, &shape)
-    }
-
-    fn set_finished_weight(&mut self, index: u32, name: &str, weight: Tensor) -> Result<()> {
-        let shape = shape_of(&self.finished(index)?.info(), name)?;
-        check_shape(name, &weight, &shape)?;
-        self.finished[index as usize].set_tensor(&tensor_name(name), weight.to_f32()?).map_err(translate)
-    }
-
-    fn model_gradients(&mut self, parameters: &[(u32, String)], windows: &[u32]) -> Result<ModelGradients> {
-        let blocks = self.opened.model.block_count();
-        if self.finished.len() != blocks {
-            return Err(Error::failed(format!("only {} of {blocks} blocks are closed", self.finished.len())));
+    fn model_structures(&self) -> Result<Vec<ModelStructure>> {
+        let model = &self.opened.model;
+        let mut parts = vec![(Parameter::outside(EMBEDDING), Axis::Inputs)];
+        for index in 0..model.block_count() {
+            let info = self.present(index as u32)?.info();
+            for (name, side) in info.residual_sides() {
+                parts.push((Parameter::of_block(index as u32, name), axis(side)));
+            }
         }
-        let shapes = parameters.iter().map(|(index, name)| shape_of(&self.finished(*index)?.info(), name));
-        let shapes = shapes.collect::<Result<Vec<_>>>()?;
-        let names: Vec<(usize, String)> =
-            parameters.iter().map(|(index, name)| (*index as usize, tensor_name(name))).collect();
-        let names: Vec<(usize, &str)> = names.iter().map(|(index, name)| (*index, name.as_str())).collect();
+        parts.push((Parameter::outside(LAST_NORM), Axis::Outputs));
+        // Where embedding and head are one, the matrix is named for each of its two uses.
+        let head = if model.config().tie_word_embeddings { EMBEDDING } else { HEAD };
+        parts.push((Parameter::outside(head), Axis::Inputs));
+        let parts = parts.into_iter().map(|(parameter, axis)| ModelPart { parameter, axis }).collect();
+        let units = u32::try_from(model.config().hidden_size).unwrap_or(u32::MAX);
+        Ok(vec![ModelStructure { name: HIDDEN.to_owned(), units, parts }])
+    }
+
+    fn keep_model_units(&mut self, structure: &str, units: &[u32]) -> Result<()> {
+        if structure != HIDDEN {
+            return Err(Error::invalid(format!("a model has no units `{structure}`; it has {HIDDEN}")));
+        }
+        let begun = match &self.walk {
+            Walk::Calibrated(calibrator) => calibrator.block().is_ok(),
+            Walk::Plain(block) => block.is_some(),
+        };
+        if begun || !self.finished.is_empty() {
+            return Err(Error::failed("blocks were opened already; the model's width is fixed"));
+        }
+        let model = Arc::new(self.opened.model.keep_hidden(&indices(units)).map_err(translate)?);
+        if let Walk::Calibrated(calibrator) = &self.walk {
+            let windows = calibrator.window_tokens(&[]).map_err(translate)?;
+            let options = *calibrator.options();
+            let calibrator = Calibrator::new(Arc::clone(&model), windows, options).map_err(translate)?;
+            self.walk = Walk::Calibrated(Box::new(calibrator));
+        }
+        self.opened.model = model;
+        Ok(())
+    }
+
+    fn model_block(&self, index: u32) -> Result<BlockInfo> {
+        Ok(self.block_description(&self.present(index)?, index))
+    }
+
+    fn model_weight(&self, parameter: &Parameter) -> Result<Tensor> {
+        let model = &self.opened.model;
+        let Some(index) = parameter.block else {
+            let (name, shape) = outside(model, &parameter.name)?;
+            return Tensor::from_vec(model.source().load(name).map_err(translate)?, &shape);
+        };
+        let block = self.present(index)?;
+        let shape = shape_of(&block.info(), &parameter.name)?;
+        Tensor::from_vec(block.tensor(&tensor_name(&parameter.name)).map_err(translate)?, &shape)
+    }
+
+    fn set_model_weight(&mut self, parameter: &Parameter, weight: Tensor) -> Result<()> {
+        let block = parameter.block.and_then(|index| self.finished.get_mut(index as usize));
+        let Some(block) = block else {
+            return Err(Error::invalid(format!("{parameter}: only finished blocks can be changed")));
+        };
+        check_shape(&parameter.name, &weight, &shape_of(&block.info(), &parameter.name)?)?;
+        block.set_tensor(&tensor_name(&parameter.name), weight.to_f32()?).map_err(translate)
+    }
+
+    fn model_gradients(&mut self, parameters: &[Parameter], windows: &[u32]) -> Result<ModelGradients> {
+        let model = Arc::clone(&self.opened.model);
+        let blocks = (0..model.block_count() as u32).map(|index| self.present(index));
+        let blocks = blocks.collect::<Result<Vec<Block>>>()?;
+        let mut shapes = Vec::new();
+        let mut names = Vec::new();
+        for parameter in parameters {
+            let (shape, name) = match parameter.block {
+                Some(index) => {
+                    (shape_of(&self.present(index)?.info(), &parameter.name)?, tensor_name(&parameter.name))
+                }
+                None => (outside(&model, &parameter.name)?.1, parameter.name.clone()),
+            };
+            shapes.push(shape);
+            names.push(name);
+        }
+        let wanted = parameters.iter().zip(&names).map(|(parameter, name)| match parameter.block {
+            Some(index) => llmcb_transformer::Parameter::Block(index as usize, name),
+            None if name == EMBEDDING => llmcb_transformer::Parameter::Embedding,
+            None if name == LAST_NORM => llmcb_transformer::Parameter::Norm,
+            None => llmcb_transformer::Parameter::Head,
+        });
+        let wanted: Vec<_> = wanted.collect();
         let windows = self.walk.calibrated()?.window_tokens(&indices(windows)).map_err(translate)?;
-        let (loss, gradients) =
-            model_gradients(&self.opened.model, &self.finished, &windows, &names).map_err(translate)?;
+        let (loss, gradients) = model_gradients(&model, &blocks, &windows, &wanted).map_err(translate)?;
         let tensors = gradients.into_iter().zip(&shapes);
         let gradients =
             tensors.map(|(values, shape)| Tensor::from_vec(values, shape)).collect::<Result<_>>()?;

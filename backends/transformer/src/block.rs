@@ -11,7 +11,8 @@ use serde::Serialize;
 use crate::activation::{ActivationQuantization, ActivationSite, Activations};
 use crate::kernels::PackedIntegers;
 use crate::weight::Weight;
-use crate::{BlockShape, Error, LlamaConfig, Result, TensorSource};
+use crate::width::residual_side;
+use crate::{BlockShape, Error, LlamaConfig, Result, TensorSource, UnitAxis};
 
 /// What a linear of a block reads. Linears of one group share their input, so their statistics are computed once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
@@ -274,6 +275,21 @@ impl BlockInfo {
             queries: Role::Query.name().to_owned(),
             keys: Role::Key.name().to_owned(),
         }
+    }
+
+    /// Norms, linears and biases that read or write the residual stream, and on which side; the only side of a norm or a bias is its outputs.
+    pub fn residual_sides(&self) -> Vec<(String, UnitAxis)> {
+        let mut sides: Vec<(String, UnitAxis)> =
+            self.norms.iter().map(|norm| (norm.name.clone(), UnitAxis::Outputs)).collect();
+        for role in Role::ALL {
+            let side = residual_side(role);
+            sides.push((role.name().to_owned(), side));
+            let bias = self.linears.iter().any(|l| l.name == role.name() && l.bias);
+            if bias && side == UnitAxis::Outputs {
+                sides.push((format!("{}.bias", role.name()), side));
+            }
+        }
+        sides
     }
 
     /// The linear of this name.

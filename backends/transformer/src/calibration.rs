@@ -146,6 +146,11 @@ impl Calibrator {
         &self.model
     }
 
+    /// How calibration data is run.
+    pub fn options(&self) -> &CalibrationOptions {
+        &self.options
+    }
+
     /// Number of windows.
     pub fn windows(&self) -> usize {
         self.windows.len()

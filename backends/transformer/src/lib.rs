@@ -33,6 +33,7 @@ mod statistics;
 mod trie;
 mod weight;
 mod weights;
+mod width;
 
 pub use activation::{ActivationQuantization, ActivationSite, Activations};
 pub use batch::{Batch, KeySpan, KeyValueCache, LayerKeys, Segment};
@@ -46,7 +47,7 @@ pub use config::{BlockShape, LlamaConfig, RopeScaling, SUPPORTED_ARCHITECTURES};
 pub use error::{Error, Result};
 pub use formats::{Chosen, FORMATS, FormatChoice, StorageFormat, Stored};
 pub use gguf::{GGUF_FILE, GgufSummary, GgufType, write_gguf};
-pub use loss::{LossGradient, model_gradients};
+pub use loss::{LossGradient, Parameter, model_gradients};
 pub use model::{EMBEDDING, FINAL_NORM, LoadOptions, Model, OUTPUT_HEAD};
 pub use pruning::{Structure, StructurePart, UnitAxis};
 pub use scoring::{ScoreOptions, ScoreProgress, ScoreRequest, ScoreResult, Scorer};

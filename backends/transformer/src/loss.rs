@@ -9,7 +9,6 @@ use candle_core::{D, Device, Tensor, Var};
 use crate::batch::Batch;
 use crate::forward::{Capture, Workspace};
 use crate::gradients::{BlockGraph, of_variable, rms_norm};
-use crate::head::Head;
 use crate::{Block, Error, Model, Result};
 
 /// Rows whose logits are formed at once.
@@ -24,34 +23,76 @@ pub struct LossGradient {
     pub mean_square: Option<Vec<f32>>,
 }
 
-/// The loss of the model that `blocks` make, over windows, and its gradients with respect to tensors (`mlp.down_proj.weight`) of blocks, in
-/// their order. Both are means over windows of each window's own.
+/// A parameter of a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Parameter<'a> {
+    /// A tensor of a block, such as `mlp.down_proj.weight`.
+    Block(usize, &'a str),
+    /// The embedding, `[vocabulary, hidden size]`; the output head as well, where both are one.
+    Embedding,
+    /// The last norm, `[hidden size]`.
+    Norm,
+    /// An output head of its own, `[vocabulary, hidden size]`.
+    Head,
+}
+
+/// The loss of the model that `blocks` make, over windows, and its gradients with respect to parameters, in their order. Both are means over
+/// windows of each window's own.
 ///
 /// # Errors
-/// [`Error::Argument`] if a window has a single token or is longer than the context, or a block has no such tensor.
+/// [`Error::Argument`] if a window has a single token, or the model has no such parameter.
 pub fn model_gradients(
     model: &Model,
     blocks: &[Block],
     windows: &[Vec<u32>],
-    tensors: &[(usize, &str)],
+    parameters: &[Parameter<'_>],
 ) -> Result<(f64, Vec<Vec<f32>>)> {
     check(windows)?;
-    if let Some((beyond, name)) = tensors.iter().find(|(index, _)| *index >= blocks.len()) {
-        return Err(Error::argument(
-            format!("tensor `{name}` of block {beyond}"),
-            format!("there are blocks 0 to {}", blocks.len() - 1),
-        ));
+    let tied = model.config().tie_word_embeddings;
+    for parameter in parameters {
+        match parameter {
+            Parameter::Block(beyond, name) if *beyond >= blocks.len() => {
+                return Err(Error::argument(
+                    format!("tensor `{name}` of block {beyond}"),
+                    format!("there are blocks 0 to {}", blocks.len() - 1),
+                ));
+            }
+            Parameter::Head if tied => {
+                return Err(Error::argument("output head", "it is the embedding in this model"));
+            }
+            _ => {}
+        }
     }
+    let place = |wanted: Parameter<'_>| parameters.iter().position(|p| *p == wanted);
+    let of_embedding = place(Parameter::Embedding);
+    let of_head = if tied { of_embedding } else { place(Parameter::Head) };
+    let of_norm = place(Parameter::Norm);
     let head = HeadGraph::new(model.head()?)?;
-    let graphs = blocks.iter().enumerate().map(|(index, block)| {
-        let own: Vec<&str> = tensors.iter().filter(|(i, _)| *i == index).map(|(_, name)| *name).collect();
-        BlockGraph::new(model, block, &own)
+    // Places of each block's tensors among the parameters.
+    let mut own: Vec<Vec<(usize, &str)>> = vec![Vec::new(); blocks.len()];
+    for (place, parameter) in parameters.iter().enumerate() {
+        if let Parameter::Block(index, name) = parameter {
+            own[*index].push((place, name));
+        }
+    }
+    let graphs = blocks.iter().zip(&own).map(|(block, own)| {
+        let names: Vec<&str> = own.iter().map(|(_, name)| *name).collect();
+        BlockGraph::new(model, block, &names)
     });
     let graphs = graphs.collect::<Result<Vec<_>>>()?;
-    let first = tensors.iter().map(|(index, _)| *index).min().unwrap_or(blocks.len());
+    // The first block that is gone back through.
+    let first = match of_embedding {
+        Some(_) => 0,
+        None => own.iter().position(|own| !own.is_empty()).unwrap_or(blocks.len()),
+    };
     let share = 1.0 / windows.len() as f32;
     let mut loss = 0.0;
-    let mut found: Vec<Vec<f32>> = vec![Vec::new(); tensors.len()];
+    let mut found: Vec<Vec<f32>> = vec![Vec::new(); parameters.len()];
+    let mut add = |place: usize, part: &[f32]| {
+        let sum = &mut found[place];
+        sum.resize(part.len(), 0.0);
+        sum.iter_mut().zip(part).for_each(|(sum, g)| *sum += share * g);
+    };
     let mut workspace = Workspace::default();
     // Window by window: only one window's states are kept.
     for window in windows {
@@ -63,17 +104,31 @@ pub fn model_gradients(
             states.push(hidden.clone());
             model.run_one(block, &batch, &mut hidden, &mut workspace, &mut Capture::default());
         }
-        let (own, mut slopes) = head.loss(&hidden, &window[1..])?;
-        loss += own * f64::from(share);
-        for index in (first..blocks.len()).rev() {
-            let (inputs, parts) = graphs[index].slopes(&states[index], &slopes, index > first)?;
-            slopes = inputs;
-            let places = tensors.iter().enumerate().filter(|(_, (i, _))| *i == index);
-            for ((place, _), part) in places.zip(parts) {
-                let sum = &mut found[place];
-                sum.resize(part.len(), 0.0);
-                sum.iter_mut().zip(part).for_each(|(sum, g)| *sum += share * g);
+        let Head { loss: of_window, slopes, norm, weight } =
+            head.loss(&hidden, &window[1..], of_norm.is_some() || of_head.is_some())?;
+        let mut slopes = slopes;
+        loss += of_window * f64::from(share);
+        for (place, part) in [(of_norm, norm), (of_head, weight)] {
+            if let Some(place) = place {
+                add(place, &part);
             }
+        }
+        for index in (first..blocks.len()).rev() {
+            let of_inputs = index > first || of_embedding.is_some();
+            let (inputs, parts) = graphs[index].slopes(&states[index], &slopes, of_inputs)?;
+            slopes = inputs;
+            for ((place, _), part) in own[index].iter().zip(parts) {
+                add(*place, &part);
+            }
+        }
+        if let Some(place) = of_embedding {
+            let width = model.config().hidden_size;
+            let mut rows = vec![0f32; model.config().vocab_size * width];
+            for (token, slope) in window.iter().zip(slopes.chunks_exact(width)) {
+                let row = &mut rows[*token as usize * width..][..width];
+                row.iter_mut().zip(slope).for_each(|(sum, g)| *sum += g);
+            }
+            add(place, &rows);
         }
     }
     Ok((loss, found))
@@ -116,7 +171,7 @@ impl LossSlopes {
         let width = model.config().hidden_size;
         let head = HeadGraph::new(model.head()?)?;
         each_window(windows, width, &mut states[model.block_count()], |window, rows| {
-            Ok(head.loss(rows, &window[1..])?.1)
+            Ok(head.loss(rows, &window[1..], false)?.slopes)
         })?;
         for index in (first + 1..model.block_count()).rev() {
             let graph = BlockGraph::new(model, &model.block(index)?, &[])?;
@@ -207,41 +262,63 @@ fn each_window(
 
 /// The last norm and the output head in candle's operations.
 struct HeadGraph {
-    norm: Tensor,
+    norm: Var,
     eps: f32,
-    weight: Tensor,
+    weight: Var,
+}
+
+/// The loss of one window, and its gradients.
+struct Head {
+    loss: f64,
+    /// With respect to the hidden states.
+    slopes: Vec<f32>,
+    /// With respect to the norm and to the head's weight, where wanted.
+    norm: Vec<f32>,
+    weight: Vec<f32>,
 }
 
 impl HeadGraph {
-    fn new(head: &Head) -> Result<Self> {
+    fn new(head: &crate::head::Head) -> Result<Self> {
         let (outputs, inputs) = (head.weight.outputs(), head.weight.inputs());
         Ok(Self {
-            norm: Tensor::from_slice(&head.norm, inputs, &Device::Cpu)?,
+            norm: Var::from_slice(&head.norm, inputs, &Device::Cpu)?,
             eps: head.eps,
-            weight: Tensor::from_vec(head.weight.unpack(), (outputs, inputs), &Device::Cpu)?,
+            weight: Var::from_vec(head.weight.unpack(), (outputs, inputs), &Device::Cpu)?,
         })
     }
 
-    /// Mean over `targets` of `-ln p`, the tokens after each row but the last, and its gradient with respect to `hidden`, `[rows, hidden size]`.
-    fn loss(&self, hidden: &[f32], targets: &[u32]) -> Result<(f64, Vec<f32>)> {
+    /// Mean over `targets` of `-ln p`, the tokens after each row but the last, and its gradients with respect to `hidden`, `[rows, hidden size]`,
+    /// and where `own` says so to norm and weight.
+    fn loss(&self, hidden: &[f32], targets: &[u32], own: bool) -> Result<Head> {
         let width = self.weight.dim(1)?;
+        let plain = |variable: &Var| if own { variable.as_tensor().clone() } else { variable.detach() };
+        let (norm, weight) = (plain(&self.norm), plain(&self.weight));
         let mut mean = 0.0;
         let mut slopes = Vec::with_capacity(hidden.len());
+        let (mut of_norm, mut of_weight) = (Vec::new(), Vec::new());
         for (rows, next) in
             hidden[..targets.len() * width].chunks(HEAD_ROWS * width).zip(targets.chunks(HEAD_ROWS))
         {
             let x = Var::from_slice(rows, (next.len(), width), &Device::Cpu)?;
-            let logits = rms_norm(&x, &self.norm, self.eps)?.matmul(&self.weight.t()?)?;
+            let logits = rms_norm(&x, &norm, self.eps)?.matmul(&weight.t()?)?;
             let largest = logits.max_keepdim(D::Minus1)?.detach();
             let sum = logits.broadcast_sub(&largest)?.exp()?.sum_keepdim(D::Minus1)?;
             let next = Tensor::from_slice(next, (next.len(), 1), &Device::Cpu)?;
             let surprise = ((sum.log()? + largest)? - logits.gather(&next, 1)?)?;
             let loss = (surprise.sum_all()? / targets.len() as f64)?;
             mean += f64::from(loss.to_scalar::<f32>()?);
-            slopes.extend(of_variable(&loss.backward()?, &x)?);
+            let gradients = loss.backward()?;
+            slopes.extend(of_variable(&gradients, &x)?);
+            if own {
+                for (sum, variable) in [(&mut of_norm, &self.norm), (&mut of_weight, &self.weight)] {
+                    let part = of_variable(&gradients, variable)?;
+                    sum.resize(part.len(), 0.0);
+                    sum.iter_mut().zip(part).for_each(|(sum, g): (&mut f32, f32)| *sum += g);
+                }
+            }
         }
         // Nothing is predicted from the last token.
         slopes.resize(hidden.len(), 0.0);
-        Ok((mean, slopes))
+        Ok(Head { loss: mean, slopes, norm: of_norm, weight: of_weight })
     }
 }

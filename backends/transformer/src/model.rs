@@ -123,6 +123,11 @@ impl Model {
         })
     }
 
+    /// Takes the files of the model that this one was made of, for what lies beside the weights.
+    pub(crate) fn keep_files_of(&mut self, other: &Model) {
+        self.files = other.files.clone();
+    }
+
     /// What messages call the model.
     pub fn name(&self) -> &str {
         &self.name

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use llmcb_transformer::{
     ActivationQuantization, ActivationSite, Batch, Block, BlockInputs, CalibrationOptions, Calibrator, Error,
-    InputGroup, Model, ModuleInfo, StatisticKind, StatisticRequest, Structure, model_gradients,
+    InputGroup, Model, ModuleInfo, Parameter, StatisticKind, StatisticRequest, Structure, model_gradients,
 };
 use support::{CASES, model, tokens};
 
@@ -367,7 +367,9 @@ fn gradients_of_a_changed_model_agree_with_finite_differences() {
         if name == "qwen2-bias" {
             tensors.push((1, "self_attn.q_proj.bias"));
         }
-        let (loss, gradients) = model_gradients(&plain, &blocks, &windows(), &tensors).unwrap();
+        let parameters: Vec<Parameter<'_>> =
+            tensors.iter().map(|(index, name)| Parameter::Block(*index, name)).collect();
+        let (loss, gradients) = model_gradients(&plain, &blocks, &windows(), &parameters).unwrap();
         for ((index, tensor), gradient) in tensors.iter().zip(&gradients) {
             let norm = gradient.iter().map(|g| f64::from(*g).powi(2)).sum::<f64>().sqrt();
             let step = 1e-2 / norm;
@@ -388,9 +390,13 @@ fn gradients_of_a_changed_model_agree_with_finite_differences() {
             changed.replace_block(index, block.clone()).unwrap();
         }
         assert!((loss - self::loss(&changed, &windows())).abs() < 1e-5, "{name}");
-        let error = model_gradients(&plain, &blocks, &windows(), &[(2, "mlp.up_proj.weight")]).unwrap_err();
+        let error =
+            model_gradients(&plain, &blocks, &windows(), &[Parameter::Block(2, "mlp.up_proj.weight")])
+                .unwrap_err();
         assert!(error.to_string().contains("block 2"), "{error}");
-        assert!(model_gradients(&plain, &blocks, &windows(), &[(1, "mlp.knee.weight")]).is_err());
+        assert!(
+            model_gradients(&plain, &blocks, &windows(), &[Parameter::Block(1, "mlp.knee.weight")]).is_err()
+        );
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use llmcb_plugin_api::abi::{ABI_MAJOR, ABI_MINOR};
 use llmcb_plugin_api::loader::{EngineHandle, LoadedPlugin};
-use llmcb_plugin_api::sdk::{ErrorKind, PluginKind};
+use llmcb_plugin_api::sdk::{ErrorKind, Parameter, PluginKind};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -210,6 +210,7 @@ fn run_method(plugin: &LoadedPlugin, mood: Mood, seed: u64) -> llmcb_plugin_api:
     let mut method = plugin.new_method(&options, Arc::new(Services::quiet(seed, 2)))?;
     let mut engine = EngineHandle::in_process(Synthetic::new(SyntheticOptions { seed: 1, mood }));
     engine.calibrate(&[vec![0; 4]], &plugin.descriptor().needs.plan)?;
+    method.prepare(&mut engine, BLOCKS)?;
     let mut bits = Vec::new();
     let mut error = 0.0;
     for index in 0..BLOCKS {
@@ -220,10 +221,10 @@ fn run_method(plugin: &LoadedPlugin, mood: Mood, seed: u64) -> llmcb_plugin_api:
         engine.close_block()?;
     }
     method.finish(&mut engine, BLOCKS)?;
-    let model = engine.finished(BLOCKS);
+    let model = engine.whole(BLOCKS);
     for index in 0..BLOCKS {
         for linear in &model.block(index)?.linears {
-            let weight = model.weight(index, &linear.name)?;
+            let weight = model.weight(&Parameter::of_block(index, &linear.name))?;
             if weight.shape() != linear.shape() {
                 return Err(llmcb_plugin_api::sdk::Error::failed(format!(
                     "{} of block {index} has the shape {:?} afterwards, the block says {:?}",

@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use llmcb_plugin_api::loader::EngineHandle;
-use llmcb_plugin_api::sdk::{BlockInfo, Error, ErrorKind, HostServices, Linear, LogLevel, Result, Tensor};
+use llmcb_plugin_api::sdk::{
+    BlockInfo, Error, ErrorKind, HostServices, Linear, LogLevel, Parameter, Result, Tensor,
+};
 use serde_json::Value;
 
 use super::{load, text};
@@ -88,6 +90,7 @@ pub(super) fn run(order: &StageOrder, services: &Arc<Services>, usage: &Usage) -
         services.log(LogLevel::Debug, &format!("engine without calibration: {error}"));
     }
 
+    method.prepare(&mut engine, total as u32)?;
     usage.phase("blocks");
     for index in 0..info_blocks(total)? {
         services.check_cancelled()?;
@@ -151,7 +154,7 @@ fn check_finite(engine: &mut EngineHandle, info: BlockInfo) -> Result<()> {
 
 /// The same of all blocks, once the method has finished the model.
 fn check_finished(engine: &mut EngineHandle, blocks: u32) -> Result<()> {
-    let model = engine.finished(blocks);
+    let model = engine.whole(blocks);
     for index in 0..blocks {
         let info = match model.block(index) {
             Ok(info) => info,
@@ -160,7 +163,8 @@ fn check_finished(engine: &mut EngineHandle, blocks: u32) -> Result<()> {
             Err(error) => return Err(error),
         };
         let place = format!("block {}/{blocks}", index + 1);
-        check_weights(&info.linears, |name| model.weight(index, name)).map_err(|e| e.at(&place))?;
+        check_weights(&info.linears, |name| model.weight(&Parameter::of_block(index, name)))
+            .map_err(|e| e.at(&place))?;
     }
     Ok(())
 }

@@ -9,7 +9,8 @@ use std::path::Path;
 use llmcb_plugin_api::sdk::{
     ActivationQuantization, Axis, BlockInfo, BlockInputs, CalibrationPlan, CheckpointInfo, Engine, Error,
     FedBy, GradientRequest, Gradients, Host, InputStatistics, Linear, LossGradient, ModelGradients,
-    ModelInfo, Module, Norm, QuantizedWeight, Result, StatisticsRequest, Structure, StructurePart, Tensor,
+    ModelInfo, Module, Norm, Parameter, QuantizedWeight, Result, StatisticsRequest, Structure, StructurePart,
+    Tensor,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -421,10 +422,14 @@ impl Synthetic {
         }
     }
 
-    fn closed(&self, index: u32) -> Result<&Weights> {
-        self.finished
-            .get(index as usize)
-            .ok_or_else(|| Error::invalid(format!("block {index} is not finished")))
+    /// A block as it is: as it was left, or dense.
+    fn present(&self, index: Option<u32>) -> Result<&Weights> {
+        let at = index.map(|index| index as usize);
+        let found = at.and_then(|at| self.finished.get(at).or_else(|| self.blocks.get(at)));
+        found.ok_or_else(|| match index {
+            Some(index) => Error::invalid(format!("the model has no block {index}")),
+            None => Error::invalid("the synthetic model has nothing outside its blocks"),
+        })
     }
 
     fn open(&self) -> Result<&Open> {
@@ -732,28 +737,28 @@ impl Engine for Synthetic {
         Ok(())
     }
 
-    fn finished_block(&self, index: u32) -> Result<BlockInfo> {
-        self.misbehave("finished_block")?;
-        Ok(describe(index, self.closed(index)?))
+    fn model_block(&self, index: u32) -> Result<BlockInfo> {
+        self.misbehave("model_block")?;
+        Ok(describe(index, self.present(Some(index))?))
     }
 
-    fn finished_weight(&self, index: u32, name: &str) -> Result<Tensor> {
-        self.misbehave("finished_weight")?;
-        self.closed(index)?.tensor(name)
+    fn model_weight(&self, parameter: &Parameter) -> Result<Tensor> {
+        self.misbehave("model_weight")?;
+        self.present(parameter.block)?.tensor(&parameter.name)
     }
 
-    fn set_finished_weight(&mut self, index: u32, name: &str, weight: Tensor) -> Result<()> {
-        self.misbehave("set_finished_weight")?;
-        self.closed(index)?;
-        self.finished[index as usize].set(name, weight.to_f32()?)
-    }
-
-    fn model_gradients(&mut self, parameters: &[(u32, String)], windows: &[u32]) -> Result<ModelGradients> {
-        self.misbehave("model_gradients")?;
-        if self.finished.len() != self.blocks.len() {
-            return Err(Error::invalid("not all blocks are closed"));
+    fn set_model_weight(&mut self, parameter: &Parameter, weight: Tensor) -> Result<()> {
+        self.misbehave("set_model_weight")?;
+        let index = parameter.block.map(|index| index as usize);
+        match index.and_then(|index| self.finished.get_mut(index)) {
+            Some(weights) => weights.set(&parameter.name, weight.to_f32()?),
+            None => Err(Error::invalid(format!("{parameter}: only finished blocks can be changed"))),
         }
-        let blocks: Vec<&Weights> = self.finished.iter().collect();
+    }
+
+    fn model_gradients(&mut self, parameters: &[Parameter], windows: &[u32]) -> Result<ModelGradients> {
+        self.misbehave("model_gradients")?;
+        let blocks = (0..BLOCKS).map(|index| self.present(Some(index))).collect::<Result<Vec<&Weights>>>()?;
         let windows: Vec<(f64, Vec<Weights>)> = Self::windows_of(&self.first, windows)?
             .into_iter()
             .map(|inputs| loss_slopes(&blocks, inputs))
@@ -762,9 +767,10 @@ impl Engine for Synthetic {
         let loss = windows.iter().map(|(loss, _)| loss).sum::<f64>() * f64::from(share);
         let gradients = parameters
             .iter()
-            .map(|(index, name)| {
-                self.closed(*index)?;
-                let parts = windows.iter().map(|(_, slopes)| slopes[*index as usize].tensor(name));
+            .map(|parameter| {
+                self.present(parameter.block)?;
+                let index = parameter.block.unwrap_or_default() as usize;
+                let parts = windows.iter().map(|(_, slopes)| slopes[index].tensor(&parameter.name));
                 let parts = parts.collect::<Result<Vec<_>>>()?;
                 let mut sum = vec![0.0; parts[0].len()];
                 for part in &parts {

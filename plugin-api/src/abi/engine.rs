@@ -80,13 +80,13 @@ pub struct AbiLossGradient {
     pub mean_square: ROption<AbiTensor>,
 }
 
-/// A parameter of a finished block.
+/// A parameter of a model.
 #[repr(C)]
 #[derive(StableAbi, Debug, Clone)]
 pub struct AbiParameter {
-    /// The block's index.
-    pub block: u32,
-    /// A linear or a norm (its weight), or `NAME.bias`.
+    /// The block's index; none for what lies outside the blocks.
+    pub block: ROption<u32>,
+    /// In a block a linear or a norm (its weight), or `NAME.bias`; outside `embedding`, `norm` or `head`.
     pub name: RString,
 }
 
@@ -150,13 +150,18 @@ pub trait AbiEngine: Send + Sync + 'static {
     fn keep_units(&mut self, structure: RStr<'_>, units: RSlice<'_, u32>) -> AbiResult<()>;
     /// Finishes the open block: its outputs with the present weights become the inputs of the next one.
     fn close_block(&mut self) -> AbiResult<()>;
-    /// JSON of `BlockInfo` of a block that was closed.
-    fn finished_block(&self, index: u32) -> AbiResult<RString>;
-    /// A parameter of a block that was closed.
-    fn finished_weight(&self, parameter: AbiParameter) -> AbiResult<AbiTensor>;
+    /// JSON of a list of `ModelStructure`: units of the whole model that can be removed.
+    fn model_structures(&self) -> AbiResult<RString>;
+    /// Keeps some units of a structure of the whole model and removes the others, before the first block is opened.
+    fn keep_model_units(&mut self, structure: RStr<'_>, units: RSlice<'_, u32>) -> AbiResult<()>;
+    /// JSON of `BlockInfo` of a block: as it was left if it is closed, else the dense one.
+    fn model_block(&self, index: u32) -> AbiResult<RString>;
+    /// A parameter: of a closed block as it was left, else the dense model's.
+    fn model_weight(&self, parameter: AbiParameter) -> AbiResult<AbiTensor>;
     /// Replaces a parameter of a block that was closed.
-    fn set_finished_weight(&mut self, parameter: AbiParameter, weight: AbiTensor) -> AbiResult<()>;
-    /// The loss of the model of all closed blocks over some calibration windows (none given: all), and its gradients.
+    fn set_model_weight(&mut self, parameter: AbiParameter, weight: AbiTensor) -> AbiResult<()>;
+    /// The loss of the model as it is (closed blocks as they were left, others dense) over some calibration windows (none
+    /// given: all), and its gradients.
     fn model_gradients(
         &mut self,
         parameters: RSlice<'_, AbiParameter>,

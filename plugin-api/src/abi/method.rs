@@ -20,6 +20,8 @@ pub trait AbiMethod: Send + 'static {
         engine: AbiEngineMut<'_>,
         block_json: abi_stable::std_types::RStr<'_>,
     ) -> AbiResult<()>;
+    /// Called before the first of `blocks` blocks is opened.
+    fn prepare(&mut self, engine: AbiEngineMut<'_>, blocks: u32) -> AbiResult<()>;
     /// Called once all `blocks` blocks are closed, before the checkpoint is written.
     #[sabi(last_prefix_field)]
     fn finish(&mut self, engine: AbiEngineMut<'_>, blocks: u32) -> AbiResult<()>;

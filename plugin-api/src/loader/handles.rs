@@ -12,8 +12,8 @@ use crate::abi::host::AbiHostArc;
 use crate::abi::method::AbiMethodBox;
 use crate::abi::runner::{AbiRunnerBox, AbiScoreRequest};
 use crate::sdk::{
-    Block, BlockInfo, CalibrationPlan, CheckpointInfo, Engine, EngineAccess, Error, FinishedModel,
-    HostServices, ModelInfo, Profile, Result, Score, ScoreRequest, Workload,
+    Block, BlockInfo, CalibrationPlan, CheckpointInfo, Engine, EngineAccess, Error, HostServices, ModelInfo,
+    Profile, Result, Score, ScoreRequest, WholeModel, Workload,
 };
 
 pub(super) fn services(host: Arc<dyn HostServices>) -> AbiHostArc {
@@ -59,6 +59,11 @@ impl MethodHandle {
     pub fn compress_block(&mut self, engine: &mut EngineHandle, block: &BlockInfo) -> Result<()> {
         let json = serde_json::to_string(block).map_err(|e| Error::failed(e.to_string()))?;
         ok(self.0.compress_block(engine.0.sabi_reborrow_mut(), json.as_str().into()))
+    }
+
+    /// Lets the method work on the dense model of `blocks` blocks.
+    pub fn prepare(&mut self, engine: &mut EngineHandle, blocks: u32) -> Result<()> {
+        ok(self.0.prepare(engine.0.sabi_reborrow_mut(), blocks))
     }
 
     /// Lets the method work on the model whose `blocks` blocks are all closed.
@@ -111,9 +116,9 @@ impl EngineHandle {
         Block::new(info, EngineAccess(self.0.sabi_reborrow_mut()))
     }
 
-    /// The model whose `blocks` blocks are all closed, as methods see it.
-    pub fn finished(&mut self, blocks: u32) -> FinishedModel<'_> {
-        FinishedModel::new(blocks, EngineAccess(self.0.sabi_reborrow_mut()))
+    /// The model of `blocks` blocks as methods see it.
+    pub fn whole(&mut self, blocks: u32) -> WholeModel<'_> {
+        WholeModel::new(blocks, EngineAccess(self.0.sabi_reborrow_mut()))
     }
 
     /// Finishes the open block.

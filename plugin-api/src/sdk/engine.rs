@@ -14,6 +14,7 @@ use super::model::{BlockInfo, CalibrationPlan, CheckpointInfo, ModelInfo};
 use super::quantized::QuantizedWeight;
 use super::statistics::{InputStatistics, StatisticsRequest};
 use super::tensor::Tensor;
+use super::whole::{ModelStructure, Parameter};
 
 /// A backend that opens models for methods, one block at a time.
 ///
@@ -81,21 +82,30 @@ pub trait Engine: Sized + Send + Sync + 'static {
     }
     /// Finishes the open block; its outputs become the inputs of the next one.
     fn close_block(&mut self) -> Result<()>;
-    /// A block that was closed.
-    fn finished_block(&self, index: u32) -> Result<BlockInfo> {
-        Err(Error::unsupported(format!("the engine does not show finished blocks (block {index})")))
+    /// Units of the whole model that can be removed.
+    fn model_structures(&self) -> Result<Vec<ModelStructure>> {
+        Ok(Vec::new())
     }
-    /// A parameter of a block that was closed.
-    fn finished_weight(&self, index: u32, name: &str) -> Result<Tensor> {
-        Err(Error::unsupported(format!("the engine does not show finished blocks (block {index}, {name})")))
+    /// Keeps the given units (in ascending order) of a structure of the whole model and removes all others. No block was
+    /// opened yet.
+    fn keep_model_units(&mut self, structure: &str, _units: &[u32]) -> Result<()> {
+        Err(Error::unsupported(format!("the engine cannot remove parts of the whole model ({structure})")))
+    }
+    /// A block: as it was left if it is closed, else the dense one.
+    fn model_block(&self, index: u32) -> Result<BlockInfo> {
+        Err(Error::unsupported(format!("the engine does not show the whole model (block {index})")))
+    }
+    /// A parameter: of a closed block as it was left, else the dense model's.
+    fn model_weight(&self, parameter: &Parameter) -> Result<Tensor> {
+        Err(Error::unsupported(format!("the engine does not show the whole model ({parameter})")))
     }
     /// Replaces a parameter of a block that was closed.
-    fn set_finished_weight(&mut self, index: u32, name: &str, _weight: Tensor) -> Result<()> {
-        Err(Error::unsupported(format!("the engine does not change finished blocks (block {index}, {name})")))
+    fn set_model_weight(&mut self, parameter: &Parameter, _weight: Tensor) -> Result<()> {
+        Err(Error::unsupported(format!("the engine does not change finished blocks ({parameter})")))
     }
-    /// The loss of the model that the closed blocks make, over some calibration windows (none: all), and its gradients
-    /// with respect to parameters of blocks. All blocks are closed.
-    fn model_gradients(&mut self, _parameters: &[(u32, String)], _windows: &[u32]) -> Result<ModelGradients> {
+    /// The loss of the model as it is (closed blocks as they were left, others dense) over some calibration windows (none:
+    /// all), and its gradients with respect to parameters.
+    fn model_gradients(&mut self, _parameters: &[Parameter], _windows: &[u32]) -> Result<ModelGradients> {
         Err(Error::unsupported("the engine has no gradients of the compressed model's loss"))
     }
     /// Writes the open block's parameters to a file.

@@ -7,8 +7,8 @@ use serde::de::DeserializeOwned;
 use super::block::Block;
 use super::descriptor::Descriptor;
 use super::error::Result;
-use super::finished::FinishedModel;
 use super::host::Host;
+use super::whole::WholeModel;
 
 /// A compression method. The host opens the blocks of a model one after the other, in order, and hands each to
 /// [`Method::compress_block`]; afterwards the block's outputs, with the weights as the method left them, become the
@@ -26,12 +26,18 @@ pub trait Method: Sized + Send + 'static {
     /// Makes an instance for one model. Errors of kind `Invalid` for options that contradict each other.
     fn new(options: Self::Options, host: &Host) -> Result<Self>;
 
+    /// Called before the first block is compressed: for what needs the whole dense model, such as a ranking over all
+    /// blocks or the removal of channels of the residual stream. A stage that is resumed calls it again.
+    fn prepare(&mut self, _model: &mut WholeModel<'_>, _host: &Host) -> Result<()> {
+        Ok(())
+    }
+
     /// Compresses one block.
     fn compress_block(&mut self, block: &mut Block<'_>, host: &Host) -> Result<()>;
 
     /// Called once all blocks are done, before the checkpoint is written: for what needs the whole compressed model,
     /// such as training it for some steps. A stage that is killed here begins this anew.
-    fn finish(&mut self, _model: &mut FinishedModel<'_>, _host: &Host) -> Result<()> {
+    fn finish(&mut self, _model: &mut WholeModel<'_>, _host: &Host) -> Result<()> {
         Ok(())
     }
 }

@@ -1,7 +1,7 @@
 //! Recovery: low-rank changes of all linears, trained on the calibration windows once everything is pruned.
 
 use llmcb_method_kit::lora::{Adapter, warmed_up};
-use llmcb_plugin_api::sdk::{Error, FinishedModel, Host, LogLevel, Result, Tensor};
+use llmcb_plugin_api::sdk::{Error, Host, LogLevel, Parameter, Result, Tensor, WholeModel};
 use rand_pcg::Pcg64;
 use rand_pcg::rand_core::Rng;
 
@@ -22,15 +22,14 @@ pub(crate) struct Schedule {
 
 /// A linear in training.
 struct Trained {
-    block: u32,
-    linear: String,
+    parameter: Parameter,
     shape: [usize; 2],
     pruned: Vec<f32>,
     adapter: Adapter,
 }
 
 /// Trains the model on all calibration windows, and leaves its weights with the changes in them.
-pub(crate) fn recover(model: &mut FinishedModel<'_>, schedule: &Schedule, host: &Host) -> Result<()> {
+pub(crate) fn recover(model: &mut WholeModel<'_>, schedule: &Schedule, host: &Host) -> Result<()> {
     let mut generator = Pcg64::new(u128::from(host.seed()), STREAM);
     let mut trained = Vec::new();
     let mut windows = 0;
@@ -41,8 +40,9 @@ pub(crate) fn recover(model: &mut FinishedModel<'_>, schedule: &Schedule, host: 
             let shape = linear.shape();
             let uniform = || (generator.next_u32() >> 8) as f32 / 16_777_216.0;
             let adapter = Adapter::new(shape[0], shape[1], schedule.rank as usize, schedule.alpha, uniform)?;
-            let pruned = model.weight(block, &linear.name)?.to_f32()?;
-            trained.push(Trained { block, linear: linear.name, shape, pruned, adapter });
+            let parameter = Parameter::of_block(block, linear.name);
+            let pruned = model.weight(&parameter)?.to_f32()?;
+            trained.push(Trained { parameter, shape, pruned, adapter });
         }
     }
     if windows == 0 {
@@ -55,16 +55,16 @@ pub(crate) fn recover(model: &mut FinishedModel<'_>, schedule: &Schedule, host: 
         host.check_cancelled()?;
         host.progress(step, steps, &format!("recovery: step {} of {steps}", step + 1));
         let batch = &batches[step as usize % batches.len()];
-        let parameters: Vec<(u32, &str)> = trained.iter().map(|t| (t.block, t.linear.as_str())).collect();
+        let parameters: Vec<Parameter> = trained.iter().map(|t| t.parameter.clone()).collect();
         let found = model.gradients(&parameters, batch)?;
         host.log(LogLevel::Debug, format!("recovery, step {}: loss {:.4}", step + 1, found.loss));
         // The first step of a rise from zero would change nothing.
         let rate = warmed_up(schedule.learning_rate, step + 1, WARMUP.min(steps), steps + 1);
         for (linear, gradient) in trained.iter_mut().zip(found.gradients) {
-            let place = |e: Error| e.at(format!("block {}, {}", linear.block, linear.linear));
+            let place = |e: Error| e.at(linear.parameter.to_string());
             linear.adapter.step(&gradient.to_f32()?, rate).map_err(Error::from).map_err(place)?;
             let weight = linear.adapter.apply(&linear.pruned)?;
-            model.set_weight(linear.block, &linear.linear, Tensor::from_vec(weight, &linear.shape)?)?;
+            model.set_weight(&linear.parameter, Tensor::from_vec(weight, &linear.shape)?)?;
         }
     }
     Ok(())
