@@ -241,6 +241,8 @@ fn settings_compared_with_published_code_can_be_run_and_are_within_their_limit()
         sandbox.run(&sandbox.run_arguments("out", &further)).expect_code(0);
         let difference =
             (number(&setting["perplexity"]) / number(&setting["reference_perplexity"]) - 1.0).abs();
-        assert!(difference <= number(&golden["limit"]), "{method} is {difference} off");
+        // A setting whose outcome is a matter of luck has a limit of its own, and says so.
+        let limit = setting.get("limit").unwrap_or(&golden["limit"]);
+        assert!(difference <= number(limit), "{method} is {difference} off");
     }
 }

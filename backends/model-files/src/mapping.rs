@@ -1,9 +1,10 @@
 //! Read-only memory maps: the one place of this crate that needs `unsafe`.
 
 use std::fs::File;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use memmap2::Mmap;
+use memmap2::{Mmap, UncheckedAdvice};
 
 use crate::{Error, Result};
 
@@ -35,6 +36,19 @@ impl Mapping {
 
     pub(crate) fn bytes(&self) -> &[u8] {
         self.map.as_deref().unwrap_or(&[])
+    }
+
+    /// Tells the system that a range will not be read again soon: its whole pages no longer count as this process's memory. They are read
+    /// again from the file when they are needed after all.
+    #[allow(unsafe_code)]
+    pub(crate) fn release(&self, range: Range<usize>) {
+        const PAGE: usize = 4096;
+        let (first, end) = (range.start.next_multiple_of(PAGE), range.end / PAGE * PAGE);
+        let Some(map) = self.map.as_ref().filter(|_| first < end) else { return };
+        // SAFETY: the map is read-only and of a file, so that pages which are dropped come back with the same bytes.
+        let advised = unsafe { map.unchecked_advise_range(UncheckedAdvice::DontNeed, first, end - first) };
+        // Only a hint: a system that does not take it keeps the pages.
+        let _ = advised;
     }
 }
 

@@ -164,6 +164,13 @@ impl ModelFiles {
         })
     }
 
+    /// Says that a tensor was read and will not be needed soon, so that its part of the file does not stay in memory.
+    pub fn release(&self, name: &str) {
+        if let Some(entry) = self.by_name.get(name).map(|&i| &self.entries[i]) {
+            self.maps[entry.file].release(entry.range.clone());
+        }
+    }
+
     /// Whether the model has a tensor of this Hugging Face name.
     pub fn contains(&self, name: &str) -> bool {
         self.by_name.contains_key(name)

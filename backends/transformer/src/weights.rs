@@ -127,7 +127,9 @@ impl TensorSource for ModelFiles {
                 return Ok(values);
             }
         }
-        decode(&self.tensor(name)?)
+        let values = decode(&self.tensor(name)?);
+        self.release(name);
+        values
     }
 
     fn integers(&self, linear: &str) -> Result<Option<IntegerMatrix>> {

@@ -42,7 +42,12 @@ pub(crate) fn find(root: &Path, asset: &Asset, part: &Part) -> Result<Result<Fou
         }
     }
     let names = match part.layout {
-        Layout::JsonLines(names) | Layout::Lines(names) | Layout::File(names) => names.join(" or "),
+        Layout::JsonLines(names)
+        | Layout::Lines(names)
+        | Layout::Tsv(names)
+        | Layout::AdvGlue(names)
+        | Layout::TruthfulCsv(names)
+        | Layout::File(names) => names.join(" or "),
         Layout::JsonLinesAndLabels(names) => names
             .iter()
             .map(|(rows, labels)| format!("{rows} with {labels}"))
@@ -67,11 +72,13 @@ fn find_in(place: &Path, part: &Part) -> Result<Option<Found>, AssetError> {
             }
             Ok(None)
         }
-        Layout::JsonLines(names) => {
+        Layout::JsonLines(names) => rows_of(place, names, part, tables::json_lines),
+        Layout::Tsv(names) => rows_of(place, names, part, tables::tsv),
+        Layout::AdvGlue(names) => rows_of(place, names, part, tables::adv_glue),
+        Layout::TruthfulCsv(names) => {
             if let Some(path) = names.iter().map(|name| place.join(name)).find(|p| p.is_file()) {
                 let file = path.display().to_string();
-                let rows = tables::json_lines(&read(&path)?, &file)?;
-                let rows = distinct(part.schema, tables::records(&rows, part.schema, &file)?);
+                let rows = tables::truthful_csv(&read(&path)?, &file)?;
                 return Ok(Some(Found::Rows(nonempty(rows, &file)?, path)));
             }
             Ok(None)
@@ -119,6 +126,22 @@ fn find_in(place: &Path, part: &Part) -> Result<Option<Found>, AssetError> {
             Ok(Some(Found::Rows(all, folder)))
         }
     }
+}
+
+/// Rows of the first of these files that is there.
+fn rows_of(
+    place: &Path,
+    names: &[&str],
+    part: &Part,
+    parse: impl Fn(&[u8], &str) -> Result<Vec<(u64, Value)>, AssetError>,
+) -> Result<Option<Found>, AssetError> {
+    let Some(path) = names.iter().map(|name| place.join(name)).find(|p| p.is_file()) else {
+        return Ok(None);
+    };
+    let file = path.display().to_string();
+    let rows = parse(&read(&path)?, &file)?;
+    let rows = distinct(part.schema, tables::records(&rows, part.schema, &file)?);
+    Ok(Some(Found::Rows(nonempty(rows, &file)?, path)))
 }
 
 fn nonempty(rows: Vec<Record>, file: &str) -> Result<Vec<Record>, AssetError> {

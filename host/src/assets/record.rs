@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::collections::BTreeMap;
 
 /// A question with options (ARC, MMLU).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,6 +64,31 @@ pub struct Blank {
     pub answer: usize,
 }
 
+/// Texts with a label (QNLI, MNLI, AdvGLUE).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Labelled {
+    /// Part of the data set (AdvGLUE has six), or empty.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub subset: String,
+    /// The texts, by the data set's own names.
+    pub texts: BTreeMap<String, String>,
+    /// Index of the right label, in the data set's own order.
+    pub label: usize,
+}
+
+/// A question with true and false answers (TruthfulQA).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answers {
+    /// The question.
+    pub question: String,
+    /// The best of the true answers.
+    pub best: String,
+    /// All true answers.
+    pub correct: Vec<String>,
+    /// All false answers.
+    pub incorrect: Vec<String>,
+}
+
 /// A row of running text.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Text {
@@ -82,6 +108,10 @@ pub enum Record {
     Goal(Goal),
     /// WinoGrande.
     Blank(Blank),
+    /// QNLI, MNLI and AdvGLUE.
+    Labelled(Labelled),
+    /// TruthfulQA.
+    Answers(Answers),
     /// Texts.
     Text(Text),
 }
@@ -99,6 +129,14 @@ pub enum Schema {
     Piqa,
     /// `sentence`, `option1`, `option2`, `answer`.
     WinoGrande,
+    /// `question`, `sentence`, `label`.
+    Qnli,
+    /// `premise`, `hypothesis`, `label`, or MultiNLI's own `sentence1`, `sentence2`, `gold_label`.
+    Mnli,
+    /// A row of one of AdvGLUE's six parts: texts, some with an `original_` one, and `label`.
+    AdvGlue,
+    /// `question`, `mc1_targets` and `mc2_targets` with `choices` and `labels`; or of TruthfulQA's own CSV.
+    TruthfulQa,
     /// `text`.
     Text,
     /// `passage`: rows of a reading set, of which each passage is kept once, in order of appearance.
@@ -139,6 +177,96 @@ fn index(row: &Value, name: &str) -> Result<usize, String> {
     number
         .and_then(|n| usize::try_from(n).ok())
         .ok_or_else(|| format!("`{name}` must be a non-negative whole number"))
+}
+
+/// A label as one of `names`, written as its number or its name.
+fn label(row: &Value, name: &str, names: &[&str]) -> Result<usize, String> {
+    if let Some(Value::String(text)) = row.get(name)
+        && let Some(place) = names.iter().position(|known| known == text)
+    {
+        return Ok(place);
+    }
+    match index(row, name) {
+        Ok(number) if number < names.len() => Ok(number),
+        Ok(number) => Err(format!("`{name}` is {number}, but the labels are {}", names.join(", "))),
+        Err(_) => Err(format!("`{name}` must be one of {} or its number", names.join(", "))),
+    }
+}
+
+/// The first of these fields that a row has.
+fn either(row: &Value, names: [&str; 2]) -> Result<String, String> {
+    string(row, names[0]).or_else(|error| string(row, names[1]).map_err(|_| error))
+}
+
+fn labelled(subset: &str, texts: Vec<(&str, String)>, label: usize) -> Record {
+    let texts = texts.into_iter().map(|(name, text)| (name.to_owned(), text)).collect();
+    Record::Labelled(Labelled { subset: subset.to_owned(), texts, label })
+}
+
+/// Choices of one of TruthfulQA's targets: those labelled 1, and those labelled 0.
+fn targets(row: &Value, name: &str) -> Result<[Vec<String>; 2], String> {
+    let found = row.get(name).ok_or_else(|| format!("`{name}` is missing"))?;
+    let choices = strings(found.get("choices"), &format!("{name}.choices"))?;
+    let Some(Value::Array(labels)) = found.get("labels") else {
+        return Err(format!("`{name}.labels` must be a list"));
+    };
+    if labels.len() != choices.len() {
+        return Err(format!("`{name}` has {} choices and {} labels", choices.len(), labels.len()));
+    }
+    let (right, wrong): (Vec<_>, Vec<_>) =
+        choices.into_iter().zip(labels).partition(|(_, label)| label.as_i64() == Some(1));
+    let texts = |pairs: Vec<(String, &Value)>| pairs.into_iter().map(|(text, _)| text).collect();
+    Ok([texts(right), texts(wrong)])
+}
+
+fn truthful(row: &Value) -> Result<Record, String> {
+    let [best, _] = targets(row, "mc1_targets")?;
+    let [correct, incorrect] = targets(row, "mc2_targets")?;
+    let best = best.into_iter().next().ok_or("`mc1_targets` has no right answer")?;
+    answers(string(row, "question")?, best, correct, incorrect)
+}
+
+/// Answers, of which there must be some of either kind.
+pub(crate) fn answers(
+    question: String,
+    best: String,
+    correct: Vec<String>,
+    incorrect: Vec<String>,
+) -> Result<Record, String> {
+    if correct.is_empty() || incorrect.is_empty() {
+        return Err(format!("needs true and false answers, found {} and {}", correct.len(), incorrect.len()));
+    }
+    Ok(Record::Answers(Answers { question, best, correct, incorrect }))
+}
+
+/// AdvGLUE's parts: their texts, and the number of their labels.
+pub(crate) const ADV_GLUE: [(&str, [&str; 2], usize); 6] = [
+    ("sst2", ["sentence", ""], 2),
+    ("qqp", ["question1", "question2"], 2),
+    ("mnli", ["premise", "hypothesis"], 3),
+    ("qnli", ["question", "sentence"], 2),
+    ("mnli-mm", ["premise", "hypothesis"], 3),
+    ("rte", ["sentence1", "sentence2"], 2),
+];
+
+/// A row of a part of AdvGLUE, with the part's name in `subset`.
+fn adv_glue(row: &Value) -> Result<Record, String> {
+    let subset = string(row, "subset")?;
+    let (_, names, labels) = ADV_GLUE
+        .iter()
+        .find(|(name, ..)| *name == subset)
+        .ok_or_else(|| format!("there is no part `{subset}`"))?;
+    let mut texts = Vec::new();
+    for name in names.iter().filter(|name| !name.is_empty()) {
+        texts.push(((*name).to_owned(), string(row, name)?));
+        let original = format!("original_{name}");
+        if row.get(&original).is_some_and(|v| !v.is_null()) {
+            let text = string(row, &original)?;
+            texts.push((original, text));
+        }
+    }
+    let texts = texts.iter().map(|(name, text)| (name.as_str(), text.clone())).collect();
+    Ok(labelled(&subset, texts, below(index(row, "label")?, *labels, "label")?))
 }
 
 fn kind(value: &Value) -> &'static str {
@@ -261,11 +389,34 @@ impl Record {
                     answer: answer - 1,
                 })
             }
+            Schema::Qnli => labelled(
+                "",
+                vec![("question", string(row, "question")?), ("sentence", string(row, "sentence")?)],
+                label(row, "label", &["entailment", "not_entailment"])?,
+            ),
+            Schema::Mnli => {
+                let name = if row.get("gold_label").is_some() { "gold_label" } else { "label" };
+                labelled(
+                    "",
+                    vec![
+                        ("premise", either(row, ["premise", "sentence1"])?),
+                        ("hypothesis", either(row, ["hypothesis", "sentence2"])?),
+                    ],
+                    label(row, name, &["entailment", "neutral", "contradiction"])?,
+                )
+            }
+            Schema::AdvGlue => adv_glue(row)?,
+            Schema::TruthfulQa => truthful(row)?,
             Schema::Text => Self::Text(Text { text: string(row, "text")? }),
             Schema::Passage => Self::Text(Text { text: string(row, "passage")? }),
             Schema::File => return Err("this asset is a file and has no rows".to_owned()),
         })
     }
+}
+
+/// Whether a row belongs to the data set: MultiNLI keeps those on whose label its annotators did not agree, GLUE leaves them out.
+pub(crate) fn counts(schema: Schema, row: &Value) -> bool {
+    schema != Schema::Mnli || row.get("gold_label").and_then(Value::as_str) != Some("-")
 }
 
 /// Keeps each passage of a reading set once, in order of appearance; other rows stay as they are.

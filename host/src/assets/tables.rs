@@ -1,7 +1,7 @@
 //! Readers of the formats in which sources keep their rows: JSON lines, CSV, plain lines, Arrow streams, Parquet.
 
 use super::error::AssetError;
-use super::record::{Record, Schema, Text};
+use super::record::{Record, Schema, Text, answers, counts};
 use arrow_array::cast::AsArray;
 use arrow_array::types::{
     Int8Type, Int16Type, Int32Type, Int64Type, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
@@ -50,6 +50,7 @@ pub(crate) fn json_lines(bytes: &[u8], file: &str) -> Result<Vec<(u64, Value)>, 
 /// Rows of `schema` from numbered values.
 pub(crate) fn records(rows: &[(u64, Value)], schema: Schema, file: &str) -> Result<Vec<Record>, AssetError> {
     rows.iter()
+        .filter(|(_, row)| counts(schema, row))
         .map(|(line, row)| {
             Record::from_row(schema, row).map_err(|what| AssetError::data(file, Some(*line), what))
         })
@@ -133,6 +134,80 @@ pub(crate) fn mmlu_csv(bytes: &[u8], file: &str, subject: &str) -> Result<Vec<Re
             choices: (1..5).map(|i| row[i].to_owned()).collect(),
             gold: answer,
         }));
+    }
+    Ok(out)
+}
+
+/// Tab-separated rows under a line of names; quotation marks are text like any other (GLUE's layout).
+pub(crate) fn tsv(bytes: &[u8], file: &str) -> Result<Vec<(u64, Value)>, AssetError> {
+    let text = text(bytes, file)?;
+    let mut lines = text.split('\n').enumerate().filter(|(_, line)| !line.is_empty());
+    let Some((_, head)) = lines.next() else {
+        return Err(AssetError::data(file, None, "holds no line of names"));
+    };
+    let names: Vec<&str> = head.split('\t').collect();
+    lines
+        .map(|(i, line)| {
+            let cells: Vec<&str> = line.split('\t').collect();
+            if cells.len() != names.len() {
+                let what = format!("has {} columns, but {} names", cells.len(), names.len());
+                return Err(AssetError::data(file, Some(i as u64 + 1), what));
+            }
+            let row = names.iter().zip(cells).map(|(n, c)| ((*n).to_owned(), Value::from(c))).collect();
+            Ok((i as u64 + 1, Value::Object(row)))
+        })
+        .collect()
+}
+
+/// AdvGLUE's file: a JSON object with a list of rows for each part. The part's name goes into each row as `subset`.
+pub(crate) fn adv_glue(bytes: &[u8], file: &str) -> Result<Vec<(u64, Value)>, AssetError> {
+    let wrong = |what: String| AssetError::data(file, None, what);
+    let all: Map<String, Value> = serde_json::from_str(&text(bytes, file)?)
+        .map_err(|e| wrong(format!("is not an object of lists ({e})")))?;
+    let mut rows = Vec::new();
+    for (part, list) in all {
+        let Value::Array(list) = list else {
+            return Err(wrong(format!("`{part}` must be a list of rows")));
+        };
+        for (i, mut row) in list.into_iter().enumerate() {
+            let Some(object) = row.as_object_mut() else {
+                return Err(wrong(format!("`{part}`, row {i}, must be an object")));
+            };
+            object.insert("subset".to_owned(), Value::from(part.as_str()));
+            rows.push((i as u64 + 1, row));
+        }
+    }
+    Ok(rows)
+}
+
+/// TruthfulQA's published CSV, whose cells list answers with `;` between them.
+pub(crate) fn truthful_csv(bytes: &[u8], file: &str) -> Result<Vec<Record>, AssetError> {
+    let text = decode(bytes, file)?;
+    let mut reader = csv::ReaderBuilder::new().from_reader(text.as_bytes());
+    let bad = |e: csv::Error| {
+        AssetError::data(file, e.position().map(csv::Position::line), format!("is not CSV ({e})"))
+    };
+    let names = reader.headers().map_err(bad)?.clone();
+    let column = |name: &str| {
+        let place = names.iter().position(|n| n == name);
+        place.ok_or_else(|| AssetError::data(file, Some(1), format!("has no column `{name}`")))
+    };
+    let (question, best) = (column("Question")?, column("Best Answer")?);
+    let (correct, incorrect) = (column("Correct Answers")?, column("Incorrect Answers")?);
+    let list = |cell: &str| -> Vec<String> {
+        cell.split(';').map(str::trim).filter(|a| !a.is_empty()).map(str::to_owned).collect()
+    };
+    let mut out = Vec::new();
+    for row in reader.records() {
+        let row = row.map_err(bad)?;
+        let record = answers(
+            row[question].to_owned(),
+            row[best].trim().to_owned(),
+            list(&row[correct]),
+            list(&row[incorrect]),
+        );
+        let line = row.position().map(csv::Position::line);
+        out.push(record.map_err(|what| AssetError::data(file, line, what))?);
     }
     Ok(out)
 }

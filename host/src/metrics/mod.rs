@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 /// One number with how sure it is.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct MetricValue {
-    /// `acc`, `acc_norm`, `perplexity` or `bits_per_byte`.
+    /// `acc`, `acc_norm`, `mc1`, `mc2`, `perplexity` or `bits_per_byte`.
     pub name: String,
     /// Part of the task that it is over (a subject or category of MMLU); absent for the whole task.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -111,15 +111,20 @@ fn of_choices(items: &[ItemResult], category: &impl Fn(&str) -> Option<&'static 
     let mut whole = Vec::new();
     let mut categories = Vec::new();
     let mut subjects_out = Vec::new();
-    for name in ["acc", "acc_norm"] {
+    for name in ["acc", "acc_norm", "mass"] {
         let mut subjects: BTreeMap<Option<&str>, Vec<f64>> = BTreeMap::new();
         for item in items {
             let Outcome::Choice { answered, .. } = &item.outcome else {
                 continue;
             };
-            let Answered { acc, acc_norm, .. } = answered;
-            if let Some(value) = if name == "acc" { Some(*acc) } else { *acc_norm } {
-                subjects.entry(item.subset.as_deref()).or_default().push(f64::from(value));
+            let Answered { acc, acc_norm, mass, .. } = answered;
+            let value = match name {
+                "acc" => Some(f64::from(*acc)),
+                "acc_norm" => acc_norm.map(f64::from),
+                _ => *mass,
+            };
+            if let Some(value) = value {
+                subjects.entry(item.subset.as_deref()).or_default().push(value);
             }
         }
         match subjects.len() {

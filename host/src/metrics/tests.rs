@@ -64,6 +64,7 @@ fn item(subset: &str, acc: u8) -> ItemResult {
         outcome: Outcome::Choice {
             asked: Vec::new(),
             answered: Answered {
+                mass: None,
                 log_likelihoods: vec![-1.0, -2.0],
                 chosen: Some(0),
                 chosen_norm: None,

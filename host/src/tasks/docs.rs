@@ -1,6 +1,7 @@
 //! Prepared tasks: documents with their prompts, or a text.
 
 use super::items::ItemResult;
+use super::llmcbench;
 use super::prompt;
 use super::sampler::PythonRandom;
 use super::table::{Choices, Pool, TaskKind};
@@ -17,10 +18,24 @@ pub struct Request {
     pub context: Arc<str>,
     /// What is scored.
     pub continuation: String,
+    /// How the two become tokens.
+    pub seam: Seam,
+}
+
+/// How a context and a continuation become tokens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Seam {
+    /// As lm-evaluation-harness: as one text, of which the context's own number of tokens is cut off.
+    Joined,
+    /// As LLMCBench: each by itself and without special tokens; of the continuation only its last token.
+    Apart,
+    /// As TruthfulQA's authors: as one text without special tokens, of which are cut off as many as this beginning of it has, and three
+    /// (`\nA:`) more.
+    After(Arc<str>),
 }
 
 /// A question with its choices.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Doc {
     /// The data set's identifier, or the row's number where it has none.
     pub id: String,
@@ -32,8 +47,12 @@ pub struct Doc {
     pub requests: Vec<Request>,
     /// Characters of each choice, by which `acc_norm` divides.
     pub lengths: Vec<usize>,
-    /// Index of the right choice.
+    /// Index of the right choice; one beyond the last where none is.
     pub target: usize,
+    /// How many choices, from the first on, are right, where the share of their probability counts.
+    pub right: Option<usize>,
+    /// The same context with ever fewer examples, where a script leaves some out for what is too long.
+    pub shorter: Vec<Arc<str>>,
 }
 
 /// Data that a prepared task uses.
@@ -127,6 +146,25 @@ impl Task {
                 };
                 Body::Choice(self.docs(&obtained.records, options, examples)?)
             }
+            TaskKind::Llmcbench { script, pool } => {
+                let obtained = store.obtain(self.spec.data.0, self.spec.data.1, progress)?;
+                data.push(data_use(&obtained, "evaluation"));
+                let mut examples = None;
+                if options.shots > 0 && pool != Some(self.spec.data.1) {
+                    let part = match pool {
+                        Some(part) => store.obtain(self.spec.data.0, part, progress)?,
+                        None => return self.refuse("its script's examples cannot be had; leave shots at 0"),
+                    };
+                    data.push(data_use(&part, "examples"));
+                    examples = Some(part.records);
+                }
+                let docs = llmcbench::docs(script, &obtained.records, examples.as_deref(), options)
+                    .or_else(|what| self.refuse(what))?;
+                if docs.is_empty() {
+                    return self.refuse("its data hold no document");
+                }
+                Body::Choice(docs)
+            }
         };
         Ok(Prepared { task: self.clone(), name: self.name(), options: options.clone(), data, body })
     }
@@ -149,10 +187,10 @@ impl Task {
                     return self.refuse("perplexity takes no solved examples; leave shots at 0");
                 }
             }
-            TaskKind::Choice { .. } if options.seqlen.is_some() => {
+            _ if options.seqlen.is_some() => {
                 return self.refuse("seqlen is an option of perplexity tasks only");
             }
-            TaskKind::Choice { .. } => {}
+            TaskKind::Choice { .. } | TaskKind::Llmcbench { .. } => {}
         }
         Ok(())
     }
@@ -202,10 +240,7 @@ impl Task {
         let limit = options.limit.unwrap_or(usize::MAX);
         let mut counts: std::collections::HashMap<&str, usize> = std::collections::HashMap::new();
         for record in records {
-            let subject = match record {
-                Record::Question(q) => q.subject.as_str(),
-                _ => "",
-            };
+            let subject = subject(record);
             if self.subject.is_some_and(|wanted| wanted != subject) {
                 continue;
             }
@@ -274,13 +309,14 @@ impl Task {
     }
 
     fn solved(&self, record: &Record) -> String {
-        let options = prompt::options(record);
+        let TaskKind::Choice { choices, .. } = self.spec.kind else { return String::new() };
+        let options = prompt::options(record, choices);
         let target = prompt::target(record);
         let right = options.get(target).map_or("", String::as_str);
         match self.spec.kind {
             TaskKind::Choice { choices, prompt: template, .. } => match choices {
                 Choices::Fillings => format!("{right} {}\n\n", prompt::after_blank(record)),
-                Choices::Options => {
+                Choices::Options | Choices::Words(_) | Choices::BestAndFalse | Choices::TrueAndFalse => {
                     format!("{} {right}\n\n", prompt::fill(template, |name| prompt::field(record, name)))
                 }
                 Choices::Letters => {
@@ -291,12 +327,15 @@ impl Task {
                     )
                 }
             },
-            TaskKind::Perplexity { .. } => String::new(),
+            TaskKind::Perplexity { .. } | TaskKind::Llmcbench { .. } => String::new(),
         }
     }
 
     fn doc(&self, record: &Record, index: usize, subject: &str, shots: &str) -> Doc {
-        let options = prompt::options(record);
+        let TaskKind::Choice { choices, description, prompt: template, .. } = self.spec.kind else {
+            return Doc::default();
+        };
+        let options = prompt::options(record, choices);
         let id = match record {
             Record::Question(q) if !q.id.is_empty() => q.id.clone(),
             Record::Endings(e) => e.ind.to_string(),
@@ -309,9 +348,11 @@ impl Task {
             requests: Vec::new(),
             lengths: options.iter().map(|option| option.chars().count()).collect(),
             target: prompt::target(record),
-        };
-        let TaskKind::Choice { choices, description, prompt: template, .. } = self.spec.kind else {
-            return doc;
+            right: match (choices, record) {
+                (Choices::TrueAndFalse, Record::Answers(answers)) => Some(answers.correct.len()),
+                _ => None,
+            },
+            shorter: Vec::new(),
         };
         let head = format!("{}{shots}", prompt::fill(description, |name| prompt::field(record, name)));
         if choices == Choices::Fillings {
@@ -321,6 +362,7 @@ impl Task {
                 .map(|option| Request {
                     context: format!("{head}{option}").into(),
                     continuation: continuation.clone(),
+                    seam: Seam::Joined,
                 })
                 .collect();
             return doc;
@@ -334,7 +376,11 @@ impl Task {
         doc.lengths = texts.iter().map(|text| text.chars().count()).collect();
         doc.requests = texts
             .into_iter()
-            .map(|text| Request { context: Arc::clone(&context), continuation: format!(" {text}") })
+            .map(|text| Request {
+                context: Arc::clone(&context),
+                continuation: format!(" {text}"),
+                seam: Seam::Joined,
+            })
             .collect();
         doc
     }
@@ -350,9 +396,11 @@ fn missing_note(missing: &[&str]) -> Option<String> {
     (!missing.is_empty()).then(|| format!("{} could not be had", missing.join(", ")))
 }
 
-fn subject(record: &Record) -> &str {
+/// The part of its data set that a row belongs to, or empty.
+pub(crate) fn subject(record: &Record) -> &str {
     match record {
         Record::Question(q) => &q.subject,
+        Record::Labelled(l) => &l.subset,
         _ => "",
     }
 }
@@ -455,6 +503,17 @@ impl Prepared {
     /// The task's numbers from its items: the headline's whole-task value first among those of its name.
     #[must_use]
     pub fn metrics(&self, items: &[ItemResult]) -> Vec<MetricValue> {
-        of_items(items, mmlu_category)
+        let mut metrics = of_items(items, mmlu_category);
+        let names = self.task.spec.names;
+        if !names.is_empty() {
+            metrics.retain_mut(|metric| match names.iter().find(|(kind, _)| *kind == metric.name) {
+                Some((_, name)) => {
+                    metric.name = (*name).to_owned();
+                    true
+                }
+                None => false,
+            });
+        }
+        metrics
     }
 }

@@ -1,10 +1,13 @@
 //! From texts to tokens: pairs of context and continuation, and windows of a stream.
 
-use super::docs::{Body, Prepared};
+use super::docs::{Body, Doc, Prepared, Seam};
 use super::prompt::is_space;
 use super::{TaskError, TaskKind};
 use std::collections::HashMap;
 use std::sync::Arc;
+
+/// Most tokens of a prompt in LLMCBench's scripts, which leave out examples until it fits.
+const LLMCBENCH_SEQLEN: usize = 2048;
 
 /// What a tokenizer may answer with instead of tokens.
 pub type EncodeError = Box<dyn std::error::Error + Send + Sync>;
@@ -64,16 +67,90 @@ impl Prepared {
     pub fn requests(&self, encoder: &dyn Encode) -> Result<Requests, TaskError> {
         match &self.body {
             Body::Choice(docs) => {
-                let pairs: Vec<(&Arc<str>, &str)> = docs
-                    .iter()
-                    .flat_map(|doc| &doc.requests)
-                    .map(|request| (&request.context, request.continuation.as_str()))
-                    .collect();
-                let tokens = self.encode_pairs(&pairs, encoder)?;
+                let seam = docs.iter().flat_map(|doc| &doc.requests).next().map(|request| &request.seam);
+                let tokens = match seam {
+                    Some(Seam::Apart) => self.encode_apart(docs, encoder)?,
+                    Some(Seam::After(_)) => self.encode_after(docs, encoder)?,
+                    _ => self.encode_joined(docs, encoder)?,
+                };
                 Ok(Requests { tokens, window_bytes: Vec::new(), stream_tokens: 0 })
             }
             Body::Stream { text, seqlen } => self.encode_windows(text, *seqlen, encoder),
         }
+    }
+
+    fn encode_joined(&self, docs: &[Doc], encoder: &dyn Encode) -> Result<Vec<TokenRequest>, TaskError> {
+        let pairs: Vec<(&Arc<str>, &str)> = docs
+            .iter()
+            .flat_map(|doc| &doc.requests)
+            .map(|request| (&request.context, request.continuation.as_str()))
+            .collect();
+        self.encode_pairs(&pairs, encoder)
+    }
+
+    /// Contexts by themselves, with as many examples as fit; of continuations the last token.
+    fn encode_apart(&self, docs: &[Doc], encoder: &dyn Encode) -> Result<Vec<TokenRequest>, TaskError> {
+        let mut last: HashMap<&str, u32> = HashMap::new();
+        for request in docs.iter().flat_map(|doc| &doc.requests) {
+            let word = request.continuation.as_str();
+            if !last.contains_key(word) {
+                let tokens =
+                    self.encode(encoder, &[word], false)?.pop().and_then(|tokens| tokens.last().copied());
+                last.insert(word, tokens.ok_or_else(|| self.no_token(word))?);
+            }
+        }
+        let contexts: Vec<&str> =
+            docs.iter().map(|doc| doc.requests.first().map_or("", |r| &*r.context)).collect();
+        let contexts = self.encode(encoder, &contexts, false)?;
+        let mut out = Vec::new();
+        for (doc, mut context) in docs.iter().zip(contexts) {
+            for shorter in &doc.shorter {
+                if context.len() <= LLMCBENCH_SEQLEN {
+                    break;
+                }
+                context = self.encode(encoder, &[shorter], false)?.pop().unwrap_or_default();
+            }
+            if context.is_empty() {
+                return Err(self.no_token(doc.requests.first().map_or("", |r| &r.context)));
+            }
+            for request in &doc.requests {
+                let continuation = vec![last[request.continuation.as_str()]];
+                out.push(TokenRequest { context: context.clone(), continuation });
+            }
+        }
+        Ok(out)
+    }
+
+    /// Whole texts, of which a beginning is cut off that was encoded by itself.
+    fn encode_after(&self, docs: &[Doc], encoder: &dyn Encode) -> Result<Vec<TokenRequest>, TaskError> {
+        let requests: Vec<_> = docs.iter().flat_map(|doc| &doc.requests).collect();
+        let wholes: Vec<String> =
+            requests.iter().map(|r| format!("{}{}", r.context, r.continuation)).collect();
+        let wholes: Vec<&str> = wholes.iter().map(String::as_str).collect();
+        let wholes = self.encode(encoder, &wholes, false)?;
+        let mut length: HashMap<&str, usize> = HashMap::new();
+        let mut out = Vec::with_capacity(requests.len());
+        for (request, whole) in requests.into_iter().zip(wholes) {
+            let Seam::After(beginning) = &request.seam else { continue };
+            let beginning = match length.get(&**beginning) {
+                Some(known) => *known,
+                None => {
+                    let tokens = self.encode(encoder, &[beginning], false)?.pop().unwrap_or_default();
+                    *length.entry(beginning).or_insert(tokens.len())
+                }
+            };
+            // The three are `\nA:`.
+            let cut = beginning + 3;
+            if cut >= whole.len() {
+                return Err(self.no_token(&request.continuation));
+            }
+            out.push(TokenRequest { context: whole[..cut].to_vec(), continuation: whole[cut..].to_vec() });
+        }
+        Ok(out)
+    }
+
+    fn no_token(&self, text: &str) -> TaskError {
+        TaskError::Scores { task: self.name.clone(), what: format!("{text:?} has no token of its own") }
     }
 
     fn encode(

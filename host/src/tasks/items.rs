@@ -47,6 +47,10 @@ pub struct Answered {
     /// 1 if `chosen_norm` is right, else 0; absent where the task does not use it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub acc_norm: Option<u8>,
+    /// Share of the probability of all choices that the right ones have; 0 where no log-likelihood is a number; absent where the task does
+    /// not use it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mass: Option<f64>,
 }
 
 /// What became of an item.
@@ -107,6 +111,14 @@ fn argmax(values: impl Iterator<Item = f64>) -> Option<usize> {
         }
     }
     best.map(|(i, _)| i)
+}
+
+/// Share of the first `right` of all probabilities; 0 where it is no number.
+fn mass(log_likelihoods: &[f64], right: usize) -> f64 {
+    let largest = log_likelihoods.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let sum = |values: &[f64]| values.iter().map(|ll| (ll - largest).exp()).sum::<f64>();
+    let share = sum(&log_likelihoods[..right.min(log_likelihoods.len())]) / sum(log_likelihoods);
+    if share.is_finite() { share } else { 0.0 }
 }
 
 impl Prepared {
@@ -170,7 +182,17 @@ impl Prepared {
     fn choice(&self, doc: &super::Doc, scores: Vec<&Score>) -> ItemResult {
         let normalised = matches!(self.task.spec.kind, TaskKind::Choice { normalised: true, .. });
         let log_likelihoods: Vec<f64> = scores.iter().map(|s| s.log_likelihood).collect();
-        let chosen = argmax(log_likelihoods.iter().copied());
+        let chosen = match (doc.right, &self.task.spec.kind) {
+            // The best answer against the false ones alone, of which it must be likelier than each.
+            (Some(right), TaskKind::Llmcbench { .. }) => {
+                let best_false = argmax(log_likelihoods.iter().copied().skip(right)).map(|i| i + right);
+                match (log_likelihoods.get(doc.target), best_false) {
+                    (Some(best), Some(other)) if *best > log_likelihoods[other] => Some(doc.target),
+                    (_, other) => other,
+                }
+            }
+            _ => argmax(log_likelihoods.iter().copied()),
+        };
         let chosen_norm = if normalised {
             argmax(log_likelihoods.iter().zip(&doc.lengths).map(|(ll, n)| ll / *n as f64))
         } else {
@@ -195,6 +217,7 @@ impl Prepared {
             outcome: Outcome::Choice {
                 asked,
                 answered: Answered {
+                    mass: doc.right.map(|right| mass(&log_likelihoods, right)),
                     acc: right(chosen),
                     acc_norm: normalised.then(|| right(chosen_norm)),
                     log_likelihoods,

@@ -10,18 +10,21 @@ mod calibration;
 mod docs;
 mod encode;
 mod items;
+mod llmcbench;
 mod prompt;
 mod sampler;
 mod table;
 
 #[cfg(test)]
+mod glue_tests;
+#[cfg(test)]
 mod tests;
 
 pub use calibration::{CalibrationText, DEFAULT_CALIBRATION, Windows, calibration_text, windows};
-pub use docs::{DataUse, Doc, Prepared, Request};
+pub use docs::{DataUse, Doc, Prepared, Request, Seam};
 pub use encode::{Encode, EncodeError, Requests, TokenRequest};
 pub use items::{Answered, Asked, ItemResult, Outcome, Score};
-pub use table::{Choices, Pool, TASKS, TaskKind, TaskSpec};
+pub use table::{Choices, LLMCBENCH, Pool, Script, TASKS, TaskKind, TaskSpec};
 
 use crate::assets::{AssetError, nearest, registry::MMLU_SUBJECTS};
 use std::path::PathBuf;

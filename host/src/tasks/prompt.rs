@@ -1,5 +1,6 @@
 //! Text of prompts: templates, and HellaSwag's cleaning of its rows.
 
+use super::table::Choices;
 use crate::assets::Record;
 use std::borrow::Cow;
 
@@ -94,13 +95,31 @@ pub(crate) fn field<'a>(record: &'a Record, name: &str) -> Option<Cow<'a, str>> 
             Some(Cow::Owned(clean(&format!("{}: {} {}", e.activity_label, e.ctx_a, capitalize(&e.ctx_b)))))
         }
         Record::Goal(g) if name == "goal" => Some(Cow::Borrowed(&g.goal)),
+        Record::Labelled(l) => match name.strip_prefix("sentence_") {
+            // Ended by a full stop, whatever it ended with.
+            Some(name) => l.texts.get(name).map(|text| {
+                let text = strip(text);
+                Cow::Owned(if text.ends_with('.') { text.to_owned() } else { format!("{text}.") })
+            }),
+            None => l.texts.get(name).map(|text| Cow::Borrowed(text.as_str())),
+        },
+        Record::Answers(a) if name == "question" => Some(Cow::Borrowed(&a.question)),
         _ => None,
     }
 }
 
 /// The options' texts, as they are scored.
-pub(crate) fn options(record: &Record) -> Vec<String> {
+pub(crate) fn options(record: &Record, choices: Choices) -> Vec<String> {
     match record {
+        Record::Labelled(_) => match choices {
+            Choices::Words(words) => words.iter().map(|word| (*word).to_owned()).collect(),
+            _ => Vec::new(),
+        },
+        Record::Answers(a) => {
+            let right =
+                if choices == Choices::BestAndFalse { std::slice::from_ref(&a.best) } else { &a.correct };
+            right.iter().chain(&a.incorrect).cloned().collect()
+        }
         Record::Question(q) => q.choices.clone(),
         Record::Endings(e) => e.endings.iter().map(|ending| clean(ending)).collect(),
         Record::Goal(g) => vec![g.sol1.clone(), g.sol2.clone()],
@@ -127,7 +146,8 @@ pub(crate) fn target(record: &Record) -> usize {
         Record::Endings(e) => e.label,
         Record::Goal(g) => g.label,
         Record::Blank(b) => b.answer,
-        Record::Text(_) => 0,
+        Record::Labelled(l) => l.label,
+        Record::Answers(_) | Record::Text(_) => 0,
     }
 }
 

@@ -12,13 +12,13 @@ fn harness() -> Value {
     serde_json::from_str(HARNESS).unwrap()
 }
 
-fn put(root: &Path, name: &str, contents: &str) {
+pub(super) fn put(root: &Path, name: &str, contents: &str) {
     let path = root.join(name);
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     std::fs::write(path, contents).unwrap();
 }
 
-fn store(root: &Path) -> Store {
+pub(super) fn store(root: &Path) -> Store {
     Store::new(StoreOptions {
         data: vec![root.join("data")],
         cache: root.join("cache"),
@@ -87,7 +87,7 @@ fn close(a: f64, b: &Value) -> bool {
     (a - b.as_f64().unwrap()).abs() < 1e-12
 }
 
-fn score(log_likelihood: f64) -> Score {
+pub(super) fn score(log_likelihood: f64) -> Score {
     Score { log_likelihood, greedy: false, token_log_likelihoods: Vec::new(), truncated: false }
 }
 
@@ -295,7 +295,7 @@ fn tasks_are_found_by_name_and_near_names_are_offered() {
 
 /// One token per byte; a word's space belongs to the word, so that `" b"` after `"a"` is not the tokens of `"a "` and `"b"`. With special
 /// tokens, 1 stands in front.
-struct Bytes;
+pub(super) struct Bytes;
 
 impl Encode for Bytes {
     fn encode(&self, texts: &[&str], add_special: bool) -> Result<Vec<Vec<u32>>, EncodeError> {
@@ -337,9 +337,14 @@ fn pair(context: &str, continuation: &str) -> Result<TokenRequest, String> {
             id: String::new(),
             index: 0,
             subset: None,
-            requests: vec![Request { context: context.into(), continuation: continuation.to_owned() }],
+            requests: vec![Request {
+                context: context.into(),
+                continuation: continuation.to_owned(),
+                seam: Seam::Joined,
+            }],
             lengths: vec![1],
             target: 0,
+            ..Doc::default()
         }]),
     };
     prepared.requests(&Bytes).map(|mut r| r.tokens.remove(0)).map_err(|e| e.to_string())

@@ -63,8 +63,8 @@ pub static TRACKS: &[Track] = &[
             score("HellaSwag", &["hellaswag"], "OM_ia", Some(("hellaswag", "acc_norm"))),
             score("PIQA", &["piqa"], "OM_ia", Some(("piqa", "acc_norm"))),
             score("WinoGrande", &["winogrande"], "OM_ia", Some(("winogrande", "acc"))),
-            score("QNLI", &["qnli"], "OM_ia", None),
-            score("MNLI", &["mnli"], "OM_ia", None),
+            score("QNLI", &["qnli"], "OM_ia", Some(("qnli", "acc"))),
+            score("MNLI", &["mnli"], "OM_ia", Some(("mnli", "acc"))),
             Column {
                 name: "WikiText2",
                 aliases: WIKITEXT2,

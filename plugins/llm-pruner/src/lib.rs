@@ -155,7 +155,7 @@ impl Method for LlmPruner {
                  With grouped key and value heads, the importance of query heads counts for the key head that they read. The published \
                  code, written for as many key heads as query heads, would add up those of other key heads instead.\n\n\
                  With `granularity=channel_wise`, channels of the residual stream go instead: the same for the embedding, all norms and all \
-                 linears, so that no block is spared; importance is summed over all that hold a channel, to first order. The paper finds \
+                 linears, so that no block is spared; importance is summed over all that hold a channel (by magnitude, over all but the embedding, as in the published code), to first order. The paper finds \
                  it far worse than removal block by block. The checkpoint is an ordinary one.\n\n\
                  Not offered: one ranking over all blocks (`global_pruning`), and several steps (`iterative_steps`).",
             )

@@ -1,7 +1,9 @@
 //! Channel-wise: channels of the residual stream, removed from the whole model at once.
 
 use llmcb_method_kit::{Matrix, units};
-use llmcb_plugin_api::sdk::{Axis, Error, Host, ModelPart, ModelStructure, Parameter, Result, WholeModel};
+use llmcb_plugin_api::sdk::{
+    Axis, EMBEDDING, Error, Host, ModelPart, ModelStructure, Parameter, Result, WholeModel,
+};
 
 use crate::{Measure, Options, Slopes, chance, grouping, measure};
 
@@ -32,9 +34,16 @@ fn importance(
 ) -> Result<Vec<f64>> {
     let by_loss = !matches!(options.importance, Measure::L1 | Measure::L2);
     let windows = options.windows(model.block(0)?.windows);
-    let total = structure.parts.len() as u64;
     let mut parts: Vec<Vec<f64>> = Vec::new();
     let mut rest = structure.parts.as_slice();
+    // The published code forgets to sum the embedding's magnitudes over tokens, and then passes over what has the wrong length.
+    if let Some((first, others)) = rest.split_first()
+        && first.parameter == Parameter::outside(EMBEDDING)
+        && !by_loss
+    {
+        rest = others;
+    }
+    let total = rest.len() as u64;
     while !rest.is_empty() {
         host.check_cancelled()?;
         host.progress(parts.len() as u64, total, "importance of channels");

@@ -1,5 +1,6 @@
 //! The table of all assets: what they are, under which licence, and where each part can be had.
 
+mod labelled;
 mod mmlu;
 mod models;
 mod packages;
@@ -70,6 +71,12 @@ pub enum Layout {
     JsonLinesAndLabels(&'static [(&'static str, &'static str)]),
     /// One CSV per subject: `<split>/<subject>_<split>.csv`, `.0` being the split.
     MmluCsv(&'static str),
+    /// Tab-separated, under a line of names, without quoting.
+    Tsv(&'static [&'static str]),
+    /// AdvGLUE's one JSON file.
+    AdvGlue(&'static [&'static str]),
+    /// TruthfulQA's CSV.
+    TruthfulCsv(&'static [&'static str]),
     /// Plain text: lines are rows.
     Lines(&'static [&'static str]),
     /// A file taken as it is.
@@ -145,6 +152,10 @@ pub static ASSETS: &[Asset] = &[
     questions::PIQA,
     questions::WINOGRANDE,
     questions::MMLU,
+    labelled::QNLI,
+    labelled::MNLI,
+    labelled::ADV_GLUE,
+    labelled::TRUTHFUL_QA,
     texts::WIKITEXT2,
     texts::SQUAD_PASSAGES,
     texts::BOOLQ_PASSAGES,
