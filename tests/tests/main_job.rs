@@ -37,6 +37,38 @@ fn everything() -> Vec<String> {
     arguments
 }
 
+/// Each number against the dense model's on the same items: differences are those of the numbers themselves.
+fn compressed_models_are_compared_item_by_item(results: &Results) {
+    let cells = results.run["cells"].as_array().expect("cells");
+    let value = |cell: &serde_json::Value, task: &str, metric: &str| {
+        let all = cell["metrics"].as_array().expect("metrics");
+        let found =
+            all.iter().find(|m| m["task"] == task && m["name"] == metric && m.get("subset").is_none());
+        found.expect("the metric")["value"].as_f64().expect("a number")
+    };
+    for cell in &cells[1..] {
+        for (task, metrics, _) in TASKS {
+            for metric in metrics {
+                let all = cell["paired"].as_array().expect("comparisons");
+                let paired = all.iter().find(|p| p["task"] == task && p["metric"] == *metric);
+                let paired = paired.unwrap_or_else(|| panic!("{task} {metric} is not compared: {cell:#}"));
+                let (before, after) = (value(&cells[0], task, metric), value(cell, task, metric));
+                let difference = paired["difference"].as_f64().expect("a number");
+                let expected =
+                    if *metric == "perplexity" { after.ln() - before.ln() } else { after - before };
+                assert!((difference - expected).abs() < 1e-9, "{task} {metric}: {difference} {expected}");
+                if *metric != "perplexity" {
+                    let count = |name: &str| paired[name].as_f64().expect("a count");
+                    let n = paired["n"].as_f64().expect("a count");
+                    let flips = (count("wrong_to_right") - count("right_to_wrong")) / n;
+                    assert!((flips - difference).abs() < 1e-9, "{paired}");
+                }
+            }
+        }
+    }
+    assert!(cells[0].get("paired").is_none(), "the dense model is not compared with itself");
+}
+
 #[test]
 fn four_methods_and_the_dense_model_on_every_task() {
     let sandbox = Sandbox::new();
@@ -51,6 +83,7 @@ fn four_methods_and_the_dense_model_on_every_task() {
     assert_eq!(results.run["complete"], true);
     every_stage_is_recorded(&results);
     every_number_says_of_how_many_items(&results);
+    compressed_models_are_compared_item_by_item(&results);
     the_checkpoints_have_the_usual_files(&results);
     the_csv_has_the_same_numbers(&sandbox, &results);
     the_methods_did_what_they_say(&results);

@@ -1,8 +1,10 @@
 //! Numbers from per-item results: means with standard errors, accuracy, perplexity.
 
 mod number;
+mod paired;
 
 pub use number::{Real, real, reals};
+pub use paired::{Paired, mcnemar, paired};
 
 use crate::tasks::{Answered, ItemResult, Outcome};
 use schemars::JsonSchema;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::facts::Facts;
 use super::numbers::{bytes, count, score_and_error, seconds};
 use super::text_table::TextTable;
-use crate::metrics::MetricValue;
+use crate::metrics::{MetricValue, Paired};
 use crate::suite::plan::{DENSE, model_name};
 use crate::suite::result::{Cell, OverallMetric, RunResult, StageKind, StageSummary, Status};
 use crate::suite::spec::PluginUse;
@@ -217,6 +217,11 @@ fn absent(cell: &Cell, stage: Option<&StageSummary>, notes: &mut Footnotes) -> S
     }
 }
 
+/// The metric against the dense model's on the same items.
+fn paired_of<'a>(cell: &'a Cell, task: &str, name: &str) -> Option<&'a Paired> {
+    cell.paired.iter().find(|p| p.task == task && p.paired.metric == name).map(|p| &p.paired)
+}
+
 /// Whether two numbers lie within each other's noise.
 fn indistinct(one: &MetricValue, other: &MetricValue) -> bool {
     match (one.stderr, other.stderr) {
@@ -251,7 +256,11 @@ impl Column {
                 let text = score_and_error(value.value, value.stderr);
                 let dense =
                     baseline(run, cell).filter(|_| cell.method != DENSE).and_then(|d| metric(d, task, name));
-                if dense.is_some_and(|dense| indistinct(value, dense)) {
+                // Item by item where that was done: it sees what two errors side by side do not.
+                let told_apart = paired_of(cell, task, name)
+                    .map(|paired| paired.told_apart)
+                    .or_else(|| Some(!indistinct(value, dense?)));
+                if told_apart == Some(false) {
                     format!("{text} ~")
                 } else if run.cells.iter().any(|c| c.method != DENSE) {
                     // Room for the mark, so that numbers stand under each other.
@@ -318,7 +327,11 @@ fn note_lines(run: &RunResult, facts: &Facts, columns: &[Column], notes: Footnot
     }
     let compares = run.cells.iter().any(|c| c.method == DENSE) && run.cells.iter().any(|c| c.method != DENSE);
     if compares && columns.iter().any(|c| matches!(c, Column::Score { .. })) {
-        lines.push(format!("~ within {NOISE:.0} standard errors of the dense model: not told apart from it"));
+        lines.push(if run.cells.iter().any(|c| !c.paired.is_empty()) {
+            "~ not told apart from the dense model on the same items (McNemar's exact test at 5 %; where items are not right or wrong, 2 standard errors of the difference)".to_owned()
+        } else {
+            format!("~ within {NOISE:.0} standard errors of the dense model: not told apart from it")
+        });
     }
     if let Some(Column::Overall { name }) = columns.iter().find(|c| matches!(c, Column::Overall { .. })) {
         let gaps: Vec<&str> = run

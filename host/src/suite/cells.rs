@@ -40,6 +40,7 @@ fn cell(
         backend: backend.map_or_else(engine, |b| suite.backends[b].label.clone()),
         stages: Vec::new(),
         metrics: Vec::new(),
+        paired: Vec::new(),
         checkpoint: None,
         weight_bytes: 0,
         profile: None,

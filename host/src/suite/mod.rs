@@ -7,6 +7,7 @@ pub mod key;
 pub mod machine;
 pub mod models;
 mod overall;
+mod pairs;
 pub mod plan;
 pub mod result;
 pub mod run;

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::spec::Suite;
-use crate::metrics::MetricValue;
+use crate::metrics::{MetricValue, Paired};
 use crate::tracks::Om;
 
 /// Version of the result files. Fields may be added under one version; a change of meaning raises it.
@@ -279,6 +279,16 @@ pub struct StageSummary {
     pub directory: PathBuf,
 }
 
+/// A metric of a compressed model against that of the dense one, item by item.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct PairedRecord {
+    /// The task as the suite names it.
+    pub task: String,
+    /// The comparison.
+    #[serde(flatten)]
+    pub paired: Paired,
+}
+
 /// One model with one method (or none) on one backend.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Cell {
@@ -293,6 +303,9 @@ pub struct Cell {
     /// All metrics of its stages.
     #[serde(default)]
     pub metrics: Vec<MetricRecord>,
+    /// Each of its metrics against the dense model's on the same items, where both were measured.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub paired: Vec<PairedRecord>,
     /// What the method's checkpoint is.
     #[serde(default)]
     pub checkpoint: Option<CheckpointRecord>,

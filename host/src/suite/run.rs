@@ -12,6 +12,7 @@ use llmcb_plugin_api::abi::{ABI_MAJOR, ABI_MINOR};
 use super::cells::cells;
 use super::facts::{self, Facts, PluginFact};
 use super::overall::overall;
+use super::pairs::Pairs;
 use super::plan::{self, Plan, PlannedStage};
 use super::result::{
     MetricRecord, ModelRecord, PluginRecord, RunResult, SCHEMA_VERSION, StageKind, StageResult, StageSummary,
@@ -184,6 +185,7 @@ pub fn run_with(
         worker: None,
         started,
         started_unix,
+        pairs: Pairs::default(),
     };
     let reused = runner.states.iter().filter(|s| s.summary.reused).count();
     on_event(Event::Planned { stages: plan.stages.len(), reused });
@@ -223,6 +225,7 @@ struct Runner<'a> {
     worker: Option<Held>,
     started: Instant,
     started_unix: f64,
+    pairs: Pairs,
 }
 
 fn record(one: &PluginUse, fact: &PluginFact, role: &str) -> PluginRecord {
@@ -487,8 +490,9 @@ impl Runner<'_> {
     }
 
     fn save(&self, last: bool, on_event: &mut dyn FnMut(Event<'_>)) -> Result<RunResult, SuiteError> {
-        let cells = cells(self.suite, self.plan, &self.states);
-        let (overall, faults) = overall(self.suite, &cells);
+        let mut cells = cells(self.suite, self.plan, &self.states);
+        let (overall, mut faults) = overall(self.suite, &cells);
+        faults.extend(self.pairs.fill(self.store.root(), &mut cells));
         if last {
             for message in &faults {
                 on_event(Event::Log { label: "", level: Level::Warning, message });

@@ -501,6 +501,7 @@ fn exit_codes() {
     };
     let code = |status, interrupted, problems: &[&str]| {
         let cell = Cell {
+            paired: Vec::new(),
             model: String::new(),
             method: String::new(),
             backend: String::new(),
