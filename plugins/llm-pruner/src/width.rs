@@ -55,10 +55,9 @@ fn importance(
             gradients = once_each(model, &parameters, &windows)?;
         }
         for (at, part) in now.iter().enumerate() {
-            let slopes = match gradients.get(at) {
-                Some(gradient) => Some(Slopes { gradient: gradient.clone(), mean_square: Vec::new() }),
-                None => None,
-            };
+            let slopes = gradients
+                .get(at)
+                .map(|gradient| Slopes { gradient: gradient.clone(), mean_square: Vec::new() });
             let channels = of_part(model, part, options.importance, slopes.as_ref());
             parts.push(channels.map_err(|e| e.at(part.parameter.to_string()))?);
         }
