@@ -140,3 +140,34 @@ fn score_names_what_is_wrong_with_a_table() {
     }
     sandbox.run(&["score", "nowhere.csv"]).expect_code(2).expect_message(&["nowhere.csv"]);
 }
+
+#[test]
+fn two_runs_are_compared_in_settings_and_item_by_item() {
+    let sandbox = Sandbox::new();
+    let run = |out: &str, further: &[&str]| {
+        let mut all = vec!["--method", "magnitude:ratio=0.5", "--tasks", "arc_easy,wikitext2:seqlen=64"];
+        all.extend(further);
+        sandbox.run(&sandbox.run_arguments(out, &all)).expect_code(0);
+        sandbox.path(out).to_str().expect("text").to_owned()
+    };
+    let (first, second) =
+        (run("first", &[]), run("second", &["--seed", "7", "--method", "rtn:bits=4,group_size=32"]));
+    let compared = sandbox.run(&["compare", &first, &second]).expect_code(0);
+    for part in ["suite.seed", "1234", "only in the second", "rtn-bits=4", "arc_easy", "perplexity", "same"] {
+        assert!(compared.stdout.contains(part), "{part}:\n{}", compared.stdout);
+    }
+    let json = sandbox.run(&["compare", &first, &second, "--json"]).expect_code(0);
+    let json: serde_json::Value = serde_json::from_str(&json.stdout).expect("JSON");
+    let differences = json["differences"].as_array().expect("a list");
+    // The dense model and one method, accuracy and its normalised form, perplexity and bits per byte.
+    assert_eq!(differences.len(), 2 * 4, "{json:#}");
+    for one in differences {
+        assert_eq!(one["first"], one["second"], "{one}");
+        if one["metric"] != "bits_per_byte" {
+            assert_eq!(one["paired"]["told_apart"], false, "{one}");
+        }
+    }
+    let itself = sandbox.run(&["compare", &first, &first]).expect_code(0);
+    assert!(itself.stdout.starts_with("settings: all the same"), "{}", itself.stdout);
+    sandbox.run(&["compare", &first, "nowhere"]).expect_code(2).expect_message(&["nowhere", "run.json"]);
+}

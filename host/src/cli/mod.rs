@@ -4,6 +4,7 @@
 //! line or a file it names is wrong, 130 stopped by the user.
 
 mod assets;
+mod compare;
 mod completions;
 mod compress;
 mod eval;
@@ -72,6 +73,7 @@ enum Command {
     Compress(compress::CompressCommand),
     Eval(eval::EvalCommand),
     Plugins(plugins::PluginsCommand),
+    Compare(compare::CompareCommand),
     Score(score::ScoreCommand),
     Assets(assets::AssetsCommand),
     Completions(completions::CompletionsCommand),
@@ -118,6 +120,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Some(Command::Compress(command)) => compress::run(&global, command),
         Some(Command::Eval(command)) => eval::run(&global, command),
         Some(Command::Plugins(command)) => plugins::run(&global, command),
+        Some(Command::Compare(command)) => compare::run(&command),
         Some(Command::Score(command)) => score::run(&command),
         Some(Command::Assets(command)) => assets::run(&command, global.quiet),
         Some(Command::Completions(command)) => completions::run(&command),
@@ -148,6 +151,7 @@ mod tests {
             vec!["eval"],
             vec!["plugins"],
             vec!["plugins", "check"],
+            vec!["compare"],
             vec!["score"],
             vec!["assets"],
         ] {

@@ -1,6 +1,7 @@
 //! From a suite to results: facts, plan, content keys, store, executor.
 
 mod cells;
+pub mod comparison;
 pub mod facts;
 pub(crate) mod format;
 pub mod key;

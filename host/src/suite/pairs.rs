@@ -54,12 +54,12 @@ impl Pairs {
     }
 }
 
-fn is_scored(stage: &StageSummary) -> bool {
+pub(super) fn is_scored(stage: &StageSummary) -> bool {
     stage.kind == StageKind::Evaluate && stage.status == Some(Status::Done)
 }
 
 /// The comparison under the name that the task gives the metric; none where it does not show it.
-fn named(task: &str, mut paired: Paired) -> Option<Paired> {
+pub(super) fn named(task: &str, mut paired: Paired) -> Option<Paired> {
     let names = parse_task(task, None, 0, 0).ok()?.task.spec.names;
     if !names.is_empty() {
         let (_, name) = names.iter().find(|(kind, _)| *kind == paired.metric)?;
@@ -68,7 +68,8 @@ fn named(task: &str, mut paired: Paired) -> Option<Paired> {
     Some(paired)
 }
 
-fn items(file: &Path) -> Result<Vec<ItemResult>, String> {
+/// The items of a task's result file.
+pub(super) fn items(file: &Path) -> Result<Vec<ItemResult>, String> {
     let text = std::fs::read_to_string(file).map_err(|e| format!("{}: {e}", file.display()))?;
     let line = |(at, line): (usize, &str)| {
         serde_json::from_str(line).map_err(|e| format!("{}, line {}: {e}", file.display(), at + 1))

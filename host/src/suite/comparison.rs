@@ -1,0 +1,168 @@
+//! Two runs against each other: what differs in their settings, and in their results on the same items.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::pairs::{is_scored, items, named};
+use super::plan::model_name;
+use super::result::{Cell, RunResult, StageSummary};
+use super::store::{StoreError, read_run};
+use crate::metrics::{Paired, paired, real};
+use crate::stage::ITEMS;
+
+/// A setting that is not the same; absent where a run does not have it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Setting {
+    /// Its place: `suite.seed`, `machine.cpu`.
+    pub name: String,
+    /// In the first run.
+    pub first: Option<Value>,
+    /// In the second.
+    pub second: Option<Value>,
+}
+
+/// A metric of a cell in both runs.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Difference {
+    /// Model, method and backend.
+    pub cell: [String; 3],
+    /// The task.
+    pub task: String,
+    /// The metric.
+    pub metric: String,
+    /// In the first run.
+    #[serde(with = "real")]
+    pub first: f64,
+    /// In the second.
+    #[serde(with = "real")]
+    pub second: f64,
+    /// Whether more is better.
+    pub higher_is_better: bool,
+    /// The second against the first on the same items, where that could be done.
+    pub paired: Option<Paired>,
+}
+
+/// Two runs against each other.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Comparison {
+    /// Settings that differ.
+    pub settings: Vec<Setting>,
+    /// Metrics that both have.
+    pub differences: Vec<Difference>,
+    /// What only one of them has, or could not be compared, one line each.
+    pub notes: Vec<String>,
+}
+
+/// Every value of a JSON document by its place.
+fn flatten(place: &str, value: &Value, out: &mut BTreeMap<String, Value>) {
+    match value {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                flatten(&format!("{place}.{name}"), value, out);
+            }
+        }
+        // Lists of plain values read better whole.
+        Value::Array(values) if values.iter().any(Value::is_object) => {
+            for (at, value) in values.iter().enumerate() {
+                let label = value["label"].as_str().map_or_else(|| at.to_string(), str::to_owned);
+                flatten(&format!("{place}.{label}"), value, out);
+            }
+        }
+        other => {
+            out.insert(place.to_owned(), other.clone());
+        }
+    }
+}
+
+fn settings(run: &RunResult) -> BTreeMap<String, Value> {
+    let mut all = BTreeMap::new();
+    let json = |value: serde_json::Result<Value>| value.unwrap_or(Value::Null);
+    flatten("suite", &json(serde_json::to_value(&run.suite)), &mut all);
+    flatten("machine", &json(serde_json::to_value(&run.machine)), &mut all);
+    all.insert("host_version".to_owned(), Value::from(run.host_version.as_str()));
+    all.insert("abi_version".to_owned(), Value::from(run.abi_version.as_str()));
+    // Where a plugin's file lay is not what it was.
+    all.retain(|place, _| !place.ends_with(".path"));
+    all
+}
+
+fn name(cell: &Cell) -> [String; 3] {
+    [model_name(&cell.model).to_owned(), cell.method.clone(), cell.backend.clone()]
+}
+
+/// Compares the runs in two result directories.
+///
+/// # Errors
+/// Where one of them holds no run.
+pub fn compare(first: &Path, second: &Path) -> Result<Comparison, StoreError> {
+    let runs = [read_run(first)?, read_run(second)?];
+    let [before, after] = [settings(&runs[0]), settings(&runs[1])];
+    let mut names: Vec<&String> = before.keys().chain(after.keys()).collect();
+    names.sort();
+    names.dedup();
+    let settings = names
+        .into_iter()
+        .filter(|name| before.get(*name) != after.get(*name))
+        .map(|name| Setting {
+            name: name.clone(),
+            first: before.get(name).cloned(),
+            second: after.get(name).cloned(),
+        })
+        .collect();
+    let mut out = Comparison { settings, differences: Vec::new(), notes: Vec::new() };
+    for (one, other, which) in [(0, 1, "first"), (1, 0, "second")] {
+        let missing =
+            runs[one].cells.iter().filter(|cell| !runs[other].cells.iter().any(|c| name(c) == name(cell)));
+        out.notes.extend(missing.map(|cell| format!("only in the {which}: {}", name(cell).join(" / "))));
+    }
+    for cell in &runs[0].cells {
+        if let Some(like) = runs[1].cells.iter().find(|c| name(c) == name(cell)) {
+            cells([first, second], [cell, like], &mut out);
+        }
+    }
+    Ok(out)
+}
+
+/// Compares one model with one method on one backend.
+fn cells(roots: [&Path; 2], [one, other]: [&Cell; 2], out: &mut Comparison) {
+    let stage = |cell: &'_ Cell, task: &str| -> Option<StageSummary> {
+        cell.stages.iter().find(|s| is_scored(s) && s.task.as_deref() == Some(task)).cloned()
+    };
+    let mut compared: BTreeMap<String, Vec<Paired>> = BTreeMap::new();
+    for metric in one.metrics.iter().filter(|m| m.metric.subset.is_none()) {
+        let same = |m: &&super::result::MetricRecord| {
+            m.task == metric.task && m.metric.name == metric.metric.name && m.metric.subset.is_none()
+        };
+        let Some(like) = other.metrics.iter().find(same) else { continue };
+        let task = &metric.task;
+        if !compared.contains_key(task) {
+            let mut all = Vec::new();
+            if let (Some(a), Some(b)) = (stage(one, task), stage(other, task)) {
+                let read =
+                    |root: &Path, stage: &StageSummary| items(&root.join(&stage.directory).join(ITEMS));
+                let found = read(roots[0], &a).and_then(|a| paired(&a, &read(roots[1], &b)?));
+                match found {
+                    Ok(found) => all.extend(found.into_iter().filter_map(|p| named(task, p))),
+                    Err(problem) => {
+                        out.notes
+                            .push(format!("{} / {task}: not item by item: {problem}", name(one).join(" / ")));
+                    }
+                }
+            }
+            compared.insert(task.clone(), all);
+        }
+        let paired = compared[task].iter().find(|p| p.metric == metric.metric.name).cloned();
+        out.differences.push(Difference {
+            cell: name(one),
+            task: task.clone(),
+            metric: metric.metric.name.clone(),
+            first: metric.metric.value,
+            second: like.metric.value,
+            higher_is_better: metric.metric.higher_is_better,
+            paired,
+        });
+    }
+}
