@@ -135,7 +135,9 @@ fn every_stage_is_recorded(results: &Results) {
         let phases = result["phases"].as_object().expect("an object");
         let in_phases: f64 = phases.values().filter_map(serde_json::Value::as_f64).sum();
         let wall = result["wall_seconds"].as_f64().expect("a number");
-        assert!((in_phases - wall).abs() < 0.01 + wall * 0.1, "{name}: {wall} s, in phases {phases:?}");
+        // Phases are parts of the whole, and nearly all of it; on a busy machine a process may wait between them.
+        assert!(in_phases < 0.01 + wall, "{name}: {wall} s, in phases {phases:?}");
+        assert!(wall - in_phases < 1.0 + 0.1 * wall, "{name}: {wall} s, in phases {phases:?}");
         let work = if stage.kind == "evaluate" { "scoring" } else { "blocks" };
         assert!(phases.contains_key(work), "{name}: {phases:?}");
         assert_eq!(result["abi_version"], "1.0", "{name}");
