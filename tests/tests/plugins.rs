@@ -4,6 +4,20 @@ use llmcb_tests::artifacts;
 use llmcb_tests::sandbox::{Finished, Sandbox};
 use serde_json::Value;
 
+/// The plugins that come with the host.
+const PRODUCT: [&str; 10] = [
+    "rtn",
+    "magnitude",
+    "wanda",
+    "gptq",
+    "sparsegpt",
+    "awq",
+    "smoothquant",
+    "omniquant",
+    "llm-pruner",
+    "candle",
+];
+
 /// Files that cannot be used, and what is said of each.
 const BROKEN: [(&str, &str); 8] = [
     ("wrong_magic", "does not begin with the magic bytes"),
@@ -43,19 +57,7 @@ fn broken_files_get_one_line_each_and_never_stop_the_others() {
     std::fs::write(folder.join("libcut.so"), &sound[..sound.len() / 3]).expect("file");
 
     let (finished, plugins) = list(&sandbox, &["--plugin-dir", folder.to_str().expect("text")]);
-    for id in [
-        "misbehave",
-        "rtn",
-        "gptq",
-        "wanda",
-        "magnitude",
-        "sparsegpt",
-        "awq",
-        "smoothquant",
-        "omniquant",
-        "llm-pruner",
-        "candle",
-    ] {
+    for id in PRODUCT.into_iter().chain(["misbehave"]) {
         assert!(file(&plugins, id).is_some(), "{id} is missing:\n{}", finished.stderr);
     }
     for (name, says) in BROKEN {
@@ -120,18 +122,7 @@ fn a_name_finds_its_file() {
 #[test]
 fn info_as_json_is_the_descriptor() {
     let sandbox = Sandbox::bare();
-    for id in [
-        "rtn",
-        "magnitude",
-        "wanda",
-        "gptq",
-        "sparsegpt",
-        "awq",
-        "smoothquant",
-        "omniquant",
-        "llm-pruner",
-        "candle",
-    ] {
+    for id in PRODUCT {
         let info = sandbox.run(&["plugins", "info", id, "--json"]).expect_code(0);
         let descriptor: Value = serde_json::from_str(&info.stdout).expect("JSON");
         assert_eq!(descriptor["id"], id);
@@ -155,19 +146,7 @@ fn checks(sandbox: &Sandbox, file: &std::path::Path, code: i32) -> (String, Vec<
 #[test]
 fn good_plugins_pass_every_check() {
     let sandbox = Sandbox::bare();
-    let files = [
-        "rtn",
-        "magnitude",
-        "wanda",
-        "gptq",
-        "sparsegpt",
-        "awq",
-        "smoothquant",
-        "omniquant",
-        "llm-pruner",
-        "candle",
-    ]
-    .map(artifacts::plugin);
+    let files = PRODUCT.map(artifacts::plugin);
     let example = artifacts::hostile("shrink");
     for file in files.iter().chain([&example, &artifacts::hostile("misbehave")]) {
         let (stderr, checks) = checks(&sandbox, file, 0);

@@ -680,8 +680,7 @@ impl Engine for CandleEngine {
 
     fn keep_units(&mut self, structure: &str, units: &[u32]) -> Result<()> {
         let structure = Structure::from_name(structure).map_err(translate)?;
-        let units: Vec<usize> = units.iter().map(|unit| *unit as usize).collect();
-        self.walk.keep_units(structure, &units)
+        self.walk.keep_units(structure, &indices(units))
     }
 
     fn close_block(&mut self) -> Result<()> {

@@ -374,13 +374,7 @@ impl Calibrator {
     }
 
     fn run(&mut self, block: &Block, mut hidden: Vec<f32>) -> Vec<f32> {
-        let width = self.model.config().hidden_size;
-        let mut first = 0;
-        for batch in &self.batches {
-            let rows = &mut hidden[first * width..][..batch.rows() * width];
-            self.model.run_one(block, batch, rows, &mut self.workspace, &mut Capture::default());
-            first += batch.rows();
-        }
+        self.model.run_batches(block, &self.batches, &mut hidden, &mut self.workspace);
         hidden
     }
 

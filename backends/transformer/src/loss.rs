@@ -165,7 +165,7 @@ impl LossSlopes {
         for index in first..model.block_count() {
             let mut hidden = states[index].clone();
             let block = model.block(index)?;
-            run(model, &block, batches, &mut hidden, &mut workspace);
+            model.run_batches(&block, batches, &mut hidden, &mut workspace);
             states[index + 1] = hidden;
         }
         let width = model.config().hidden_size;
@@ -230,16 +230,6 @@ impl LossSlopes {
             }
         }
         Ok(found)
-    }
-}
-
-fn run(model: &Model, block: &Block, batches: &[Batch], hidden: &mut [f32], workspace: &mut Workspace) {
-    let width = model.config().hidden_size;
-    let mut first = 0;
-    for batch in batches {
-        let rows = &mut hidden[first * width..][..batch.rows() * width];
-        model.run_one(block, batch, rows, workspace, &mut Capture::default());
-        first += batch.rows();
     }
 }
 

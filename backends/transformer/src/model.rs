@@ -347,6 +347,22 @@ impl Model {
         self.install(|| run_block(&geometry, block, batch, &[], hidden, workspace, capture));
     }
 
+    /// Runs one block, with the weights given, on batches whose hidden states stand one after another in `hidden`, in place.
+    pub(crate) fn run_batches(
+        &self,
+        block: &Block,
+        batches: &[Batch],
+        hidden: &mut [f32],
+        workspace: &mut Workspace,
+    ) {
+        let mut rest = hidden;
+        for batch in batches {
+            let (rows, after) = rest.split_at_mut(batch.rows() * self.config().hidden_size);
+            self.run_one(block, batch, rows, workspace, &mut Capture::default());
+            rest = after;
+        }
+    }
+
     /// All logits of one sequence, `[tokens, vocabulary]`: for tests and small models.
     ///
     /// # Errors

@@ -60,11 +60,8 @@ pub(super) fn is_scored(stage: &StageSummary) -> bool {
 
 /// The comparison under the name that the task gives the metric; none where it does not show it.
 pub(super) fn named(task: &str, mut paired: Paired) -> Option<Paired> {
-    let names = parse_task(task, None, 0, 0).ok()?.task.spec.names;
-    if !names.is_empty() {
-        let (_, name) = names.iter().find(|(kind, _)| *kind == paired.metric)?;
-        paired.metric = (*name).to_owned();
-    }
+    let parsed = parse_task(task, None, 0, 0).ok()?;
+    paired.metric = parsed.task.spec.metric_name(&paired.metric)?.to_owned();
     Some(paired)
 }
 

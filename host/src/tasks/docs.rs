@@ -504,16 +504,13 @@ impl Prepared {
     #[must_use]
     pub fn metrics(&self, items: &[ItemResult]) -> Vec<MetricValue> {
         let mut metrics = of_items(items, mmlu_category);
-        let names = self.task.spec.names;
-        if !names.is_empty() {
-            metrics.retain_mut(|metric| match names.iter().find(|(kind, _)| *kind == metric.name) {
-                Some((_, name)) => {
-                    metric.name = (*name).to_owned();
-                    true
-                }
-                None => false,
-            });
-        }
+        metrics.retain_mut(|metric| {
+            let name = self.task.spec.metric_name(&metric.name).map(str::to_owned);
+            name.is_some_and(|name| {
+                metric.name = name;
+                true
+            })
+        });
         metrics
     }
 }

@@ -100,6 +100,16 @@ pub struct TaskSpec {
     pub names: &'static [(&'static str, &'static str)],
 }
 
+impl TaskSpec {
+    /// What the task calls a metric of its kind; none where it does not show it.
+    pub fn metric_name<'a>(&self, kind: &'a str) -> Option<&'a str> {
+        if self.names.is_empty() {
+            return Some(kind);
+        }
+        self.names.iter().find(|(of_kind, _)| *of_kind == kind).map(|(_, name)| *name)
+    }
+}
+
 /// What a name has that means LLMCBench's own protocol.
 pub const LLMCBENCH: &str = "@llmcbench";
 

@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn state_is_that_of_the_last_model_block() {
+    fn state_is_that_of_the_last_finished_block() {
         let folder = tempfile::tempdir().unwrap();
         let services = Services::quiet(0, 1);
         services.open_state(folder.path(), 0).unwrap();

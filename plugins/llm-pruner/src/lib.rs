@@ -6,7 +6,7 @@ mod width;
 use std::collections::BTreeMap;
 
 use llmcb_method_kit::plugin;
-use llmcb_method_kit::units::{self, Importance};
+use llmcb_method_kit::units::{self, Grouping, Importance};
 use llmcb_plugin_api::sdk::*;
 use rand_pcg::Pcg64;
 use rand_pcg::rand_core::Rng;
@@ -37,21 +37,11 @@ pub enum Measure {
     Random,
 }
 
-/// How the parts of a unit in several linears are put together.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Grouping {
-    /// Their sum.
-    #[default]
-    Sum,
-    /// Their mean.
-    Mean,
-    /// The largest.
-    Max,
-    /// Their product.
-    Prod,
-    /// The first alone: that of queries, and of gates.
-    First,
+impl Measure {
+    /// Whether it needs gradients of the loss.
+    fn by_loss(self) -> bool {
+        !matches!(self, Self::L1 | Self::L2 | Self::Random)
+    }
 }
 
 /// What is removed.
@@ -360,7 +350,7 @@ impl LlmPruner {
             });
             parts.push(plugin::name(channels, block, linear)?);
         }
-        Ok(units::of_units(&parts, structure.units as usize, grouping(self.options.grouping))?)
+        Ok(units::of_units(&parts, structure.units as usize, self.options.grouping)?)
     }
 }
 
@@ -377,16 +367,6 @@ fn measure(measure: Measure, slopes: Option<&Slopes>) -> Result<Importance<'_>> 
             Importance::ElementMixed { gradient, mean_square }
         }
     })
-}
-
-fn grouping(grouping: Grouping) -> units::Grouping {
-    match grouping {
-        Grouping::Sum => units::Grouping::Sum,
-        Grouping::Mean => units::Grouping::Mean,
-        Grouping::Max => units::Grouping::Max,
-        Grouping::Prod => units::Grouping::Product,
-        Grouping::First => units::Grouping::First,
-    }
 }
 
 llmcb_plugin_api::export_method!(LlmPruner);

@@ -1,11 +1,13 @@
 //! Channel-wise: channels of the residual stream, removed from the whole model at once.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use llmcb_method_kit::{Matrix, units};
 use llmcb_plugin_api::sdk::{
-    Axis, EMBEDDING, Error, Host, ModelPart, ModelStructure, Parameter, Result, WholeModel,
+    Axis, EMBEDDING, Error, Host, ModelPart, ModelStructure, Parameter, Result, Tensor, WholeModel,
 };
 
-use crate::{Measure, Options, Slopes, chance, grouping, measure};
+use crate::{Measure, Options, Slopes, chance, measure};
 
 /// Most elements of the gradients that are asked for at once: each request runs the model forward and back.
 const MOST_AT_ONCE: usize = 1 << 28;
@@ -32,81 +34,71 @@ fn importance(
     options: &Options,
     host: &Host,
 ) -> Result<Vec<f64>> {
-    let by_loss = !matches!(options.importance, Measure::L1 | Measure::L2);
+    let by_loss = options.importance.by_loss();
     let windows = options.windows(model.block(0)?.windows);
-    let mut parts: Vec<Vec<f64>> = Vec::new();
-    let mut rest = structure.parts.as_slice();
+    let mut parts = structure.parts.as_slice();
     // The published code forgets to sum the embedding's magnitudes over tokens, and then passes over what has the wrong length.
-    if let Some((first, others)) = rest.split_first()
+    if let Some((first, others)) = parts.split_first()
         && first.parameter == Parameter::outside(EMBEDDING)
         && !by_loss
     {
-        rest = others;
+        parts = others;
     }
-    let total = rest.len() as u64;
-    while !rest.is_empty() {
-        host.check_cancelled()?;
-        host.progress(parts.len() as u64, total, "importance of channels");
-        let (now, later) = rest.split_at(how_many(model, rest)?);
-        rest = later;
-        let mut gradients = Vec::new();
-        if by_loss {
-            let parameters: Vec<Parameter> = now.iter().map(|part| part.parameter.clone()).collect();
-            gradients = once_each(model, &parameters, &windows)?;
-        }
-        for (at, part) in now.iter().enumerate() {
-            let slopes = gradients
-                .get(at)
-                .map(|gradient| Slopes { gradient: gradient.clone(), mean_square: Vec::new() });
-            let channels = of_part(model, part, options.importance, slopes.as_ref());
-            parts.push(channels.map_err(|e| e.at(part.parameter.to_string()))?);
-        }
-    }
-    Ok(units::of_units(&parts, structure.units as usize, grouping(options.grouping))?)
-}
-
-/// Gradients of parameters, of which some may be named twice.
-fn once_each(model: &mut WholeModel<'_>, parameters: &[Parameter], windows: &[u32]) -> Result<Vec<Vec<f32>>> {
-    let mut different = parameters.to_vec();
-    different.sort();
-    different.dedup();
-    let found = model.gradients(&different, windows)?;
-    let values = found.gradients.iter().map(|tensor| tensor.to_f32()).collect::<Result<Vec<_>>>()?;
-    parameters
-        .iter()
-        .map(|parameter| {
-            let place = different.binary_search(parameter);
-            place.map(|place| values[place].clone()).map_err(|_| Error::failed("a gradient was lost"))
-        })
-        .collect()
-}
-
-/// How many parts from the first on are looked at together.
-fn how_many(model: &WholeModel<'_>, parts: &[ModelPart]) -> Result<usize> {
+    let total = parts.len() as u64;
+    let mut found: Vec<Vec<f64>> = Vec::with_capacity(parts.len());
+    let mut group: Vec<&ModelPart> = Vec::new();
     let mut elements = 0;
-    for (count, part) in parts.iter().enumerate() {
-        elements += model.weight(&part.parameter)?.len();
-        if elements > MOST_AT_ONCE && count > 0 {
-            return Ok(count);
+    for part in parts {
+        // Magnitudes need nothing from one another. Where gradients are needed, weights are read again beside theirs, one at a time, lest a
+        // whole group of both is held.
+        let length = if by_loss { model.weight(&part.parameter)?.len() } else { MOST_AT_ONCE };
+        if elements + length > MOST_AT_ONCE && !group.is_empty() {
+            found.extend(of_group(model, &group, options.importance, &windows)?);
+            group.clear();
+            elements = 0;
         }
+        host.check_cancelled()?;
+        host.progress(found.len() as u64, total, "importance of channels");
+        elements += length;
+        group.push(part);
     }
-    Ok(parts.len())
+    found.extend(of_group(model, &group, options.importance, &windows)?);
+    Ok(units::of_units(&found, structure.units as usize, options.grouping)?)
 }
 
-fn of_part(
-    model: &WholeModel<'_>,
-    part: &ModelPart,
+/// Importance of the channels in each of some parts.
+fn of_group(
+    model: &mut WholeModel<'_>,
+    group: &[&ModelPart],
     importance: Measure,
-    slopes: Option<&Slopes>,
-) -> Result<Vec<f64>> {
-    let weight = model.weight(&part.parameter)?;
+    windows: &[u32],
+) -> Result<Vec<Vec<f64>>> {
+    let mut slopes = BTreeMap::new();
+    if importance.by_loss() {
+        // A matrix with two uses stands in two parts; its gradient is one.
+        let different: BTreeSet<Parameter> = group.iter().map(|part| part.parameter.clone()).collect();
+        let different = Vec::from_iter(different);
+        let found = model.gradients(&different, windows)?;
+        for (parameter, gradient) in different.into_iter().zip(found.gradients) {
+            slopes.insert(parameter, Slopes { gradient: gradient.to_f32()?, mean_square: Vec::new() });
+        }
+    }
+    let channels = group.iter().map(|part| {
+        let weight = model.weight(&part.parameter)?;
+        let channels = of_part(&weight, part.axis, importance, slopes.get(&part.parameter));
+        channels.map_err(|e| e.at(part.parameter.to_string()))
+    });
+    channels.collect()
+}
+
+fn of_part(weight: &Tensor, axis: Axis, importance: Measure, slopes: Option<&Slopes>) -> Result<Vec<f64>> {
     let values = weight.to_f32()?;
     let [rows, columns] = match weight.shape().as_slice() {
         &[rows, columns] => [rows, columns],
         // A norm or a bias: each number is a channel.
         _ => [values.len(), 1],
     };
-    let axis = match part.axis {
+    let axis = match axis {
         Axis::Outputs => units::Axis::Outputs,
         Axis::Inputs => units::Axis::Inputs,
     };

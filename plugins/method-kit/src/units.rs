@@ -4,6 +4,9 @@
 //! 2305.11627, section 3.2): what the loss would change by if a unit's weights were zero, estimated by a Taylor expansion. A unit is spread
 //! over several weights, and has `width` neighbouring channels (rows or columns) in each.
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
 use crate::{KitError, Matrix};
 
 /// Which side of a weight holds a unit's channels.
@@ -111,18 +114,21 @@ pub fn of_channels(
     Ok(sums)
 }
 
-/// How the importance of a channel comes from its parts in several weights.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How the parts of a unit in several linears are put together.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum Grouping {
     /// Their sum.
+    #[default]
     Sum,
     /// Their mean.
     Mean,
     /// The largest.
     Max,
     /// Their product.
+    #[serde(rename = "prod")]
     Product,
-    /// The first alone.
+    /// The first alone: that of queries, and of gates.
     First,
 }
 
