@@ -107,7 +107,7 @@ function scaleOver(values, { kind = "number", fromZero = false, room = 0.06, tic
 
 /** Width of a text of the charts' size: an estimate is enough to keep labels apart. */
 function textWidth(text, size = 12) {
-  return [...text].reduce((sum, c) => sum + ("iljt.,:;|'() f".includes(c) ? 0.33 : "mwMW%@".includes(c) ? 0.9 : 0.57), 0) * size;
+  return [...text].reduce((sum, c) => sum + ("iljt.,:;|'() f".includes(c) ? 0.36 : "mwMW%@".includes(c) ? 0.95 : 0.61), 0) * size;
 }
 
 function clipped(text, width, size = 12) {

@@ -41,7 +41,7 @@ function resourceTable() {
   return [numbered("Table", "What each row took. Evaluation is summed over the tasks; memory is the largest peak."),
     plainTable("Resources", [severalModels ? "model and method" : "method", ...columns.map(([title]) => title)],
       rows.map((row) => [rowName(row), ...columns.map(([, of, text]) => (of(row) > 0 ? text(of(row)) : "–"))])),
-    tokens.length ? el("p", { class: "fine" }, `MACs: multiply–accumulates of a prefill of ${tokens.join(" or ")} tokens; “counted” leaves out what the format lets a runner skip.`) : null];
+    tokens.length ? el("p", { class: "fine" }, `MACs: multiply–accumulates of a pass over a prompt of ${tokens.join(" or ")} tokens. “Raw” is by the architecture alone; “counted” leaves out zeros of weights that are numbers, and takes (bits / 16)² of the work for integer codes, as LLMCBench counts.`) : null];
 }
 
 function costsSection() {

@@ -113,7 +113,7 @@ function whyAbsent(row, stage) {
 }
 
 const TASKS = distinct(runs.flatMap((run) => [...(run.suite?.tasks ?? []),
-  ...(run.cells ?? []).flatMap((cell) => (cell.stages ?? []).map((s) => s.task).filter(Boolean))]));
+  ...(run.cells ?? []).flatMap((cell) => (cell.stages ?? []).filter((s) => s.kind === "evaluate" && s.task).map((s) => s.task))]));
 
 /** A task's name without its options, unless they are what tells two tasks apart. */
 function taskName(task) {

@@ -77,10 +77,6 @@ function signed(value, decimals = 3) {
   return (value < 0 ? "−" : "+") + text;
 }
 
-function pValue(p) {
-  return p < 0.001 ? "p < 0.001" : `p = ${p.toFixed(3)}`;
-}
-
 function rate(value) {
   return threeDigits(value);
 }

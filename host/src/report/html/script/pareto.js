@@ -65,7 +65,7 @@ function paretoPicture(points, front, quality, cost, width, title) {
   const whiskers = points.length <= 30;
   const heights = points.flatMap(({ q }) => (whiskers ? [q.value, q.low ?? q.value, q.high ?? q.value] : [q.value]));
   const xs = scaleOver(points.map((p) => p.c.value), { kind: cost.kind, room: 0.1, ticks: width < 480 ? 3 : 6 });
-  const ys = scaleOver(heights, { kind: "score", ticks: 5 });
+  const ys = scaleOver(heights, { kind: "score", ticks: 6 });
   for (const point of points) {
     point.x = left + w * xs.at(point.c.value);
     point.y = top + h * (1 - ys.at(point.q.value));
@@ -145,5 +145,5 @@ function paretoSection() {
     pick("cost", "Against", MEASURED_COSTS, (one) => one.axis), modelBox);
   update();
   return [numbered("Figure", "What quality costs. Filled points are on the Pareto front, hollow ones are beaten; arrows at the axes point to what is better."),
-    controls, chart.holder, keys, words, details];
+    controls, el("div", { class: "figure" }, chart.holder, el("div", { class: "aside" }, keys, words)), details];
 }

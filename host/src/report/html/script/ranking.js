@@ -35,21 +35,24 @@ function rankingPicture(view, hidden, width, onHover) {
   const names = lines.map(wayName);
   const room = Math.min(Math.max(90, width * 0.3), 230, 24 + Math.max(60, ...names.map((name) => textWidth(name))));
   const left = 52;
-  const whole = Math.max(width, left + view.axes.length * 92 + room);
-  const step = (whole - left - room - 8) / Math.max(1, view.axes.length - 1);
+  const narrowest = Math.max(72, ...view.axes.map((axis) => Math.max(textWidth(axis.title), textWidth(axis.sub, 11)) + 10));
+  const whole = Math.max(width, left + (view.axes.length - 1) * Math.min(120, narrowest) + room + 8);
+  // Few axes stand closer than a wide page would put them: slopes are easier to compare so.
+  const step = Math.min(300, (whole - left - room - 8) / Math.max(1, view.axes.length - 1));
   const x = (at) => (view.axes.length === 1 ? left + 20 : left + at * step);
   const height = HEAD + PLOT + FOOT;
 
-  const scales = view.axes.map((axis) => scaleOver(view.lines.map((row) => axis.of(row).value), { kind: axis.kind, room: 0.05, ticks: 4 }));
+  const scales = view.axes.map((axis) => scaleOver(view.lines.map((row) => axis.of(row).value), { kind: axis.kind, room: 0.05, ticks: 5 }));
   const y = (at, share) => HEAD + PLOT * (view.axes[at].up ? 1 - share : share);
 
   const frame = view.axes.map((axis, at) => svg("g", {},
-    svg("text", { class: "axis-title", x: x(at), y: 14, "text-anchor": "middle" }, clipped(axis.title, Math.max(86, step - 8))),
+    svg("text", { class: "axis-title", x: x(at), y: 14, "text-anchor": "middle" }, clipped(axis.title, Math.max(110, step - 8))),
     svg("text", { class: "axis-sub", x: x(at), y: 29, "text-anchor": "middle" }, `${axis.sub}${axis.up ? "" : " (reversed)"}`),
     svg("line", { class: "axis", x1: x(at), x2: x(at), y1: HEAD - 6, y2: HEAD + PLOT + 6 }),
-    scales[at].ticks.map((tick) => [
-      svg("line", { class: "axis", x1: x(at) - 4, x2: x(at), y1: y(at, tick.at), y2: y(at, tick.at) }),
-      svg("text", { class: "tick", x: x(at) - 7, y: y(at, tick.at) + 3.5, "text-anchor": "end" }, tick.text)])));
+    scales[at].ticks.map((tick) => svg("line", { class: "axis", x1: x(at) - 4, x2: x(at), y1: y(at, tick.at), y2: y(at, tick.at) }))));
+  // Numbers stand over the lines, not under them.
+  const ticks = view.axes.map((_, at) => scales[at].ticks.map((tick) =>
+    svg("text", { class: "tick", x: x(at) - 7, y: y(at, tick.at) + 3.5, "text-anchor": "end" }, tick.text)));
 
   const drawn = lines.map((row) => view.axes.map((axis, at) => {
     const found = axis.of(row);
@@ -73,7 +76,7 @@ function rankingPicture(view, hidden, width, onHover) {
       svg("text", { class: "label", x: labelX, y: heights[at] + 4 }, clipped(names[at], whole - labelX - 2)));
   });
   const told = lines.map((row, at) => `${names[at]}: ${view.axes.map((axis) => `${axis.title} ${axis.of(row).text}`).join(", ")}`).join(". ");
-  return picture(whole, height, `Ranking of methods over ${view.title}`, told || "No method is shown.", frame, groups);
+  return picture(whole, height, `Ranking of methods over ${view.title}`, told || "No method is shown.", frame, groups, ticks);
 }
 
 function bestOf(view, axis) {
@@ -99,6 +102,7 @@ function rankingSection() {
 
   const toggles = el("fieldset", { class: "toggles" });
   const words = el("div");
+  const table = el("div");
   const showAll = (on) => {
     for (const box of toggles.querySelectorAll("input")) {
       box.checked = on;
@@ -115,12 +119,12 @@ function rankingSection() {
       chart.redraw();
       if (event.target.checked) highlight(method);
     } }), swatch(method), el("span", {}, method))),
-    ...(shown.length > 4 ? [el("button", { type: "button", class: "quiet", click: () => showAll(true) }, "show all"),
-      el("button", { type: "button", class: "quiet", click: () => showAll(false) }, "hide all")] : []));
+    ...(shown.length > 4 ? [el("div", { class: "both" }, el("button", { type: "button", class: "quiet", click: () => showAll(true) }, "show all"),
+      el("button", { type: "button", class: "quiet", click: () => showAll(false) }, "hide all"))] : []));
     const best = view.axes.map((axis) => bestOf(view, axis)).filter(Boolean);
-    words.replaceChildren(best.length ? el("div", { class: "reading-aid" }, el("p", {}, "Best value of a compressed model on each axis, by point estimate:"),
-      el("ul", { class: "inline" }, best)) : "",
-    disclosure("The same numbers as a table", plainTable(`Ranking over ${view.title}`, ["method", ...view.axes.map((axis) => `${axis.title} ${axis.up ? "↑" : "↓"}`)],
+    words.replaceChildren(...(best.length ? [el("div", { class: "reading-aid" }, el("p", {}, "Best value of a compressed model on each axis, by point estimate:"),
+      el("ul", {}, best))] : []));
+    table.replaceChildren(disclosure("The same numbers as a table", plainTable(`Ranking over ${view.title}`, ["method", ...view.axes.map((axis) => `${axis.title} ${axis.up ? "↑" : "↓"}`)],
       view.lines.map((row) => [wayName(row), ...view.axes.map((axis) => {
         const found = axis.of(row);
         return found.value === null ? `${found.text} (${found.why})` : `${found.text}${found.star ? " *" : ""}${found.error ? ` ${found.error}` : ""}${found.low !== null && found.low !== undefined && !found.error ? ` (${found.extra})` : ""}`;
@@ -133,5 +137,5 @@ function rankingSection() {
   })) : null;
   fill();
   return [numbered("Figure", "Methods side by side. Up is better on every axis; each axis has its own scale; a line has a gap where something was not measured."),
-    controls, chart.holder, toggles, words];
+    controls, el("div", { class: "figure" }, chart.holder, el("div", { class: "aside" }, toggles, words)), table];
 }

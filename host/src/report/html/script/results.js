@@ -63,11 +63,13 @@ function legend(notes, list) {
       ? "on the same items (McNemar’s exact test at 5 %; where items are not right or wrong, 2 standard errors of the difference)"
       : `(within ${NOISE} standard errors)`);
   }
-  for (const quantity of OVERALLS) {
-    const gaps = distinct(runs.flatMap((run) => run.overall ?? []).filter((o) => o.name === quantity.overall).flatMap((o) => o.not_measured ?? []));
-    if (gaps.length) item("*", `${quantity.overall} over a part of track ${quantity.sub.slice(6)}, not comparable with published ones; not measured: ${shortList(gaps, 12)}`);
+  const gaps = OVERALLS.map(({ overall: name }) => [name, distinct(runs.flatMap((run) => run.overall ?? []).filter((o) => o.name === name)
+    .flatMap((o) => o.not_measured ?? []))]).filter(([, list]) => list.length);
+  if (gaps.length) {
+    item("*", `over a part of its track, not comparable with published values; not measured: ${gaps.map(([name, list]) =>
+      `${gaps.length > 1 || OVERALLS.length > 1 ? `for ${name} ` : ""}${shortList(list, 10)}`).join("; ")}`);
   }
-  if (OVERALLS.length) item("OM", `over all models of a run; 100 = as good as dense${OVERALLS.some((q) => q.overall === "OM_train") ? " (OM_train: 100 = cheapest method)" : ""}; below it the 95 % bootstrap interval where there is one`);
+  if (OVERALLS.length) item("OM", `over all models and seeds of a run; 100 = as good as dense${OVERALLS.some((q) => q.overall === "OM_train") ? " (OM_train: 100 = cheapest method)" : ""}; below it the 95 % bootstrap interval where there is one`);
   if (COMPARES) item("×", "times the dense model’s");
   item("–", "not measured; ", el("b", {}, "…"), " not reached yet");
   notes.forEach((note, at) => items.push(el("li", {}, el("b", {}, `[${at + 1}]`), ` ${note}`)));

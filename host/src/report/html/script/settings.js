@@ -64,6 +64,16 @@ function stageTable(run) {
   return disclosure(`${plural(stages.length, "stage")} with content keys`, plainTable("Stages", head, lines, numeric));
 }
 
+/** What the run was made from, by hash. */
+function inputsTable(run) {
+  const { models: files = {}, plugins = {}, data: texts = {}, program } = run.inputs ?? {};
+  const key = (text) => el("code", { class: "key" }, text || "–");
+  const lines = [...Object.entries(files).map(([name, hash]) => ["model", name, key(hash)]),
+    ...Object.entries(plugins).map(([name, one]) => ["plugin", `${name} ${one.version ?? ""}`, key(one.sha256)]),
+    ...Object.entries(texts).map(([name, hash]) => ["data", name, key(hash)]), ...(program ? [["program", "llmcb-host", key(program)]] : [])];
+  return lines.length ? disclosure("Inputs by hash", plainTable("Inputs", ["kind", "name", "SHA-256"], lines, () => false)) : null;
+}
+
 function runSettings(run, at) {
   const suite = run.suite ?? {};
   const { methods: used, backends, engine, calibration, workload, ...rest } = suite;
@@ -77,7 +87,7 @@ function runSettings(run, at) {
     disclosure("Machine and versions", pairsTable("Machine and versions", [...Object.entries(run.machine ?? {}).map(([name, value]) =>
       (name === "memory_bytes" ? ["memory", value > 0 ? bytes(value) : null] : [name, value])),
     ["host version", run.host_version], ["plugin ABI", run.abi_version], ["result format", run.schema_version], ["started", instant(run.started_unix)], ["took", seconds(run.wall_seconds ?? NaN)]])),
-    stageTable(run));
+    inputsTable(run), stageTable(run));
 }
 
 function settingsSection() {

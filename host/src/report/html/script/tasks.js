@@ -13,8 +13,7 @@ function barPicture(row, found, dense, scale, quantity) {
   return svg("svg", { class: "bar", width: "100%", height: 26, role: "img", "aria-label": described },
     svg("title", {}, described),
     scale.log ? svg("line", { class: "stem", x1: 0, x2: percent(end), y1: 13, y2: 13, stroke: colour })
-      : svg("rect", { class: row.dense ? "fill dense" : "fill", x: 0, y: 6, width: percent(end), height: 14, fill: colour }),
-    dense && svg("line", { class: "reference", x1: percent(scale.at(dense.value)), x2: percent(scale.at(dense.value)), y1: 0, y2: 26 }),
+      : svg("rect", { class: "fill", x: 0, y: 6, width: percent(end), height: 14, fill: colour }),
     low !== null && [
       svg("line", { class: "interval", x1: percent(scale.at(found.low)), x2: percent(scale.at(found.high)), y1: 13, y2: 13 }),
       [found.low, found.high].map((value) => svg("line", { class: "interval", x1: percent(scale.at(value)), x2: percent(scale.at(value)), y1: 9, y2: 17 }))],
@@ -22,35 +21,39 @@ function barPicture(row, found, dense, scale, quantity) {
       : svg("svg", { x: percent(end), y: 13, overflow: "visible", width: 1, height: 1 }, scale.log || low !== null ? marker(row.method, 4) : null));
 }
 
-function flipsText(paired) {
-  if (paired.right_to_wrong === null || paired.right_to_wrong === undefined) return null;
-  return `${paired.right_to_wrong} right→wrong, ${paired.wrong_to_right ?? 0} wrong→right of ${paired.n}`;
-}
-
-/** What is known beside the bar: difference, p-value, flips; for texts, how far the model's words are from the dense one's. */
-function besideBar(row, quantity, found) {
-  if (row.dense) return ["reference"];
-  if (found.value === null) return [found.why];
-  const parts = [];
-  const paired = pairedOf(row, quantity.task, quantity.headline.name);
-  if (paired) {
-    const difference = real(paired.difference);
-    const spread = Number.isFinite(paired.stderr ?? NaN) ? ` ±${paired.stderr.toFixed(3)}` : "";
-    if (quantity.headline.name === "perplexity") {
-      parts.push(`${signed(difference)}${spread} nats a token${Number.isFinite(difference) ? `, ${times(Math.exp(difference))}` : ""}`);
-    } else {
-      parts.push(`${signed(difference)}${spread}`);
-    }
-    if (Number.isFinite(paired.p_value ?? NaN)) parts.push(pValue(paired.p_value));
-    parts.push(flipsText(paired), paired.told_apart ? null : "not told apart");
-  } else if (COMPARES) {
-    parts.push("not compared item by item");
-  }
-  const kl = metricOf(row, quantity.task, "kl_divergence");
-  const same = metricOf(row, quantity.task, "top1_agreement");
-  if (kl) parts.push(`KL ${scoreAndError(real(kl.value), kl.stderr)} nats`);
-  if (same) parts.push(`same top token ${(100 * real(same.value)).toFixed(1)} %`);
-  return parts.filter(Boolean);
+/** Columns beside the bar. Right and wrong answers flip; a text's likelihood shifts by nats a token. */
+function besideColumns(quantity, list) {
+  if (!list.some((row) => !row.dense) || !COMPARES) return [];
+  const of = (row) => (row.dense ? null : pairedOf(row, quantity.task, quantity.headline.name));
+  const difference = (paired) => (paired ? [signed(real(paired.difference)),
+    Number.isFinite(paired.stderr ?? NaN) && el("span", { class: "error" }, ` ±${paired.stderr.toFixed(3)}`)] : "–");
+  const extra = (name, text) => (row) => {
+    const metric = metricOf(row, quantity.task, name);
+    return row.dense || !metric || real(metric.value) === null ? "–" : text(real(metric.value));
+  };
+  const text = quantity.headline.name === "perplexity";
+  const columns = text ? [
+    ["nats a token", "log-likelihood lost a token against dense, on the same windows", (row) => difference(of(row))],
+    ["ratio", "perplexity over the dense model’s", (row) => {
+      const d = real(of(row)?.difference);
+      return Number.isFinite(d ?? NaN) ? times(Math.exp(d)) : "–";
+    }],
+    ["KL", "Kullback–Leibler divergence from the dense model, nats", extra("kl_divergence", score)],
+    ["same top", "share of tokens where both models have the same first choice", extra("top1_agreement", (v) => `${(100 * v).toFixed(1)} %`)],
+  ] : [
+    ["difference", "score less the dense model’s", (row) => difference(of(row))],
+    ["p", "McNemar’s exact test, two-sided", (row) => {
+      const p = of(row)?.p_value ?? null;
+      return p === null ? "–" : p < 0.001 ? "< 0.001" : p.toFixed(3);
+    }],
+    ["flips", "items right with dense and wrong now, then wrong with dense and right now", (row) => {
+      const paired = of(row);
+      if (paired?.right_to_wrong === null || paired?.right_to_wrong === undefined) return "–";
+      const [lost, won] = [paired.right_to_wrong, paired.wrong_to_right ?? 0];
+      return [el("span", { "aria-hidden": "true" }, `−${lost} +${won}`), unseen(`${lost} right to wrong, ${won} wrong to right`)];
+    }],
+  ];
+  return columns.filter(([, , show]) => list.some((row) => show(row) !== "–"));
 }
 
 function taskFigure(quantity, list) {
@@ -60,29 +63,33 @@ function taskFigure(quantity, list) {
     const reasons = distinct([...found.values()].map((f) => f.why));
     return el("article", { class: "task" }, el("h3", {}, quantity.title), el("p", { class: "fine" }, `No score: ${shortList(reasons, 4)}.`));
   }
-  const scale = scaleOver(numbers, { fromZero: true, ticks: 4, room: 0.04 });
+  const scale = scaleOver(numbers, { fromZero: true, ticks: 4, room: 0.04, linear: quantity.headline.unit === "fraction" });
+  const beside = besideColumns(quantity, list);
   const counts = distinct([...found.values()].map((f) => f.n).filter((n) => n > 0)).sort((a, b) => a - b);
   const lines = list.map((row) => {
     const one = found.get(row);
     const base = row.dense ? null : baselineOf(row);
     const dense = row.dense ? one : base && found.get(base);
+    const known = dense && Number.isFinite(dense.value ?? NaN);
     return el("tr", { class: row.dense ? "dense" : null, "data-task": quantity.task },
       el("th", { scope: "row" }, swatch(row.method, false), el("span", {}, wayName(row))),
-      el("td", { class: "plot" }, one.value === null || Number.isNaN(one.value) ? el("span", { class: "nobar" }, one.text === "–" ? "not measured" : one.text)
-        : barPicture(row, one, dense && Number.isFinite(dense.value ?? NaN) ? dense : null, scale, quantity)),
+      // The dense line runs through all rows, also where a name takes two lines.
+      el("td", { class: known ? "plot against" : "plot", style: known ? `--dense:${percent(scale.at(dense.value))}` : null }, one.value === null || Number.isNaN(one.value) ? el("span", { class: "nobar" }, one.text === "–" ? "not measured" : one.text)
+        : barPicture(row, one, known ? dense : null, scale, quantity)),
       el("td", { class: "number" }, one.value === null ? "–" : [score(one.value), one.error && el("span", { class: "error" }, ` ${one.error}`),
         el("span", { class: "gutter" }, markNode(one.mark))]),
-      el("td", { class: "beside" }, besideBar(row, quantity, one).map((text, at) => [at > 0 && "; ", el("span", {}, text)])));
+      row.dense && beside.length ? el("td", { class: "number none", colspan: beside.length }, "reference")
+        : beside.map(([title, , show]) => el("td", { class: "number beside", "data-title": title }, show(row))));
   });
   const axis = el("tr", { class: "axis-row", "aria-hidden": "true" }, el("td"), el("td", { class: "plot" },
-    el("div", { class: "ticks" }, scale.ticks.filter((tick) => tick.at <= 0.995).map((tick) => el("span", { style: `left:${percent(tick.at)}` }, tick.text)))), el("td"), el("td"));
+    el("div", { class: "ticks" }, scale.ticks.filter((tick) => tick.at <= 0.995).map((tick) => el("span", { style: `left:${percent(tick.at)}` }, tick.text)))), el("td"), beside.map(() => el("td")));
   return el("article", { class: "task" },
     el("h3", {}, quantity.title, el("span", { class: "sub" }, ` ${quantity.headline.name} ${quantity.up ? "↑" : "↓"}`,
       counts.length > 0 && `, ${counts.length > 1 ? `${counts[0]} to ${counts[counts.length - 1]}` : counts[0]} items`, scale.log && ", log scale")),
     el("table", { class: "bars" },
       el("caption", { class: "unseen" }, `${quantity.axis} with 95 % intervals`),
       el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "method"), el("th", { scope: "col" }, "value and 95 % interval"),
-        el("th", { scope: "col", class: "number" }, quantity.headline.name), el("th", { scope: "col" }, COMPARES ? "against dense, item by item" : ""))),
+        el("th", { scope: "col", class: "number" }, quantity.headline.name), beside.map(([title, meaning]) => el("th", { scope: "col", class: "number", title: meaning }, title)))),
       el("tbody", {}, lines), el("tfoot", {}, axis)),
     allNumbers(quantity, list));
 }
@@ -116,6 +123,7 @@ function tasksSection() {
     grid.replaceChildren(...SCORES.map((quantity) => taskFigure(quantity, list)));
   };
   show(models[0]);
-  return [numbered("Figure", "Scores task by task. Whiskers are 95 % intervals (1.96 standard errors); the dashed upright line is the dense model."),
+  return [numbered("Figure", "Scores task by task. Whiskers are 95 % intervals (1.96 standard errors); the dashed upright line is the dense model. ",
+    COMPARES && rows.some((row) => row.cell.paired?.length) ? "Beside them the comparison with the dense model on the same items: difference with its standard error, p of McNemar’s exact test, and flips (− right→wrong, + wrong→right)." : ""),
     severalModels ? el("div", { class: "controls" }, selectBox("Model", models.map((m) => [m, m]), models[0], show)) : null, grid];
 }
