@@ -68,6 +68,8 @@ const files = Object.fromEntries(Object.entries(pages).map(([name, runs]) =>
   [name, writePage(join(folder, `${name}.html`), runs, name === "awkward" ? `Report of ${samples.MARKUP}` : `Report: ${name}`)]));
 
 const NARROW = { viewport: { width: 375, height: 812 } };
+// A4 at 96 dots an inch less its margins.
+const PAPER = { width: 690, height: 980 };
 const WIDE = { viewport: { width: 1600, height: 1000 } };
 for (const [name, file] of Object.entries(files)) {
   await check(`${name}: keyboard and names`, file, checks.reachable);
@@ -77,7 +79,7 @@ for (const [name, file] of Object.entries(files)) {
   await check(`${name}: fits 1600 px`, file, checks.noSidewaysScroll, WIDE);
   await check(`${name}: pictures have names, elements have ids of their own`, file, checks.wellFormed);
   await check(`${name}: theme`, file, checks.theme);
-  await check(`${name}: print`, file, checks.print, { colorScheme: "dark" });
+  await check(`${name}: print`, file, checks.print, { colorScheme: "dark", viewport: PAPER });
   await check(`${name}: without scripts`, file, checks.noScript, { javaScriptEnabled: false });
 }
 await check("sorting by click", files.awkward, (page) => checks.sorting(page, (button) => button.click()));
@@ -109,8 +111,7 @@ if (given.shots) {
       if (look === "light") await page.pdf({ path: join(given.shots, `${name}-print.pdf`), format: "A4", printBackground: true });
       await context.close();
     }
-    // As on paper: the width of A4 at 96 dots an inch less its margins.
-    const { page, context } = await open(file, { viewport: { width: 690, height: 980 } });
+    const { page, context } = await open(file, { viewport: PAPER });
     await page.emulateMedia({ media: "print" });
     await page.screenshot({ path: join(given.shots, `${name}-print.png`), fullPage: true });
     await context.close();

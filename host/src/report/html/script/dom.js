@@ -47,12 +47,15 @@ function disclosure(summary, ...children) {
 /** A plain table: strings and nodes; the first column names the row. `numeric` columns are right-aligned. */
 function plainTable(caption, head, rows, numeric = () => true) {
   const side = (at) => (at > 0 && numeric(at) ? "number" : null);
-  return scroller(caption, el("table", { class: "plain" },
+  const holder = scroller(caption, el("table", { class: "plain" },
     el("caption", { class: "unseen" }, caption),
     el("thead", {}, el("tr", {}, head.map((text, at) => el("th", { scope: "col", class: side(at) }, text)))),
     el("tbody", {}, rows.map((row) => el("tr", {}, row.map((value, at) => (at === 0
       ? el("th", { scope: "row" }, value)
       : el("td", { class: side(at) }, value))))))));
+  // A long table scrolls in its place, under its own headings.
+  if (rows.length > 40) holder.classList.add("tall");
+  return holder;
 }
 
 const counters = {};

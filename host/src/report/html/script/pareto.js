@@ -79,7 +79,7 @@ function paretoPicture(points, front, quality, cost, width, title) {
     svg("line", { class: "axis", x1: left, x2: left + w, y1: top + h, y2: top + h }),
     svg("line", { class: "axis", x1: left, x2: left, y1: top, y2: top + h }),
     svg("text", { class: "axis-title", x: left + w / 2, y: height - 10, "text-anchor": "middle" },
-      clipped(`${cost.up ? "" : "← "}${[cost.axis, xs.unit && `(${xs.unit})`, xs.log && "log scale"].filter(Boolean).join(" ")}${cost.up ? " →" : ""}`, w + 40)),
+      clipped(`${cost.up ? "" : "← "}${cost.axis}${xs.unit ? ` (${xs.unit})` : ""}${xs.log ? ", log scale" : ""}${cost.up ? " →" : ""}`, w + 40)),
     svg("text", { class: "axis-title", x: 2, y: 12 }, `${quality.up ? "↑" : "↓"} ${quality.axis}${ys.log ? ", log scale" : ""}`),
   ];
   // The front is a staircase: between two of its points nothing is as good as both.

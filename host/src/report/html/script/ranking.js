@@ -34,8 +34,9 @@ function rankingPicture(view, hidden, width, onHover) {
   const lines = view.lines.filter((row) => !hidden.has(row.method));
   const names = lines.map(wayName);
   const room = Math.min(Math.max(90, width * 0.3), 230, 24 + Math.max(60, ...names.map((name) => textWidth(name))));
-  const left = 52;
-  const narrowest = Math.max(72, ...view.axes.map((axis) => Math.max(textWidth(axis.title), textWidth(axis.sub, 11)) + 10));
+  const subOf = (axis) => `${axis.sub}${axis.up ? "" : " (reversed)"}`;
+  const left = Math.max(52, textWidth(subOf(view.axes[0]), 11) / 2 + 4, textWidth(view.axes[0].title) / 2 + 4);
+  const narrowest = Math.max(72, ...view.axes.map((axis) => Math.max(textWidth(axis.title), textWidth(subOf(axis), 11)) + 10));
   const whole = Math.max(width, left + (view.axes.length - 1) * Math.min(120, narrowest) + room + 8);
   // Few axes stand closer than a wide page would put them: slopes are easier to compare so.
   const step = Math.min(300, (whole - left - room - 8) / Math.max(1, view.axes.length - 1));
@@ -47,7 +48,7 @@ function rankingPicture(view, hidden, width, onHover) {
 
   const frame = view.axes.map((axis, at) => svg("g", {},
     svg("text", { class: "axis-title", x: x(at), y: 14, "text-anchor": "middle" }, clipped(axis.title, Math.max(110, step - 8))),
-    svg("text", { class: "axis-sub", x: x(at), y: 29, "text-anchor": "middle" }, `${axis.sub}${axis.up ? "" : " (reversed)"}`),
+    svg("text", { class: "axis-sub", x: x(at), y: 29, "text-anchor": "middle" }, subOf(axis)),
     svg("line", { class: "axis", x1: x(at), x2: x(at), y1: HEAD - 6, y2: HEAD + PLOT + 6 }),
     scales[at].ticks.map((tick) => svg("line", { class: "axis", x1: x(at) - 4, x2: x(at), y1: y(at, tick.at), y2: y(at, tick.at) }))));
   // Numbers stand over the lines, not under them.

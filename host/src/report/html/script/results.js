@@ -76,6 +76,17 @@ function legend(notes, list) {
   return el("ul", { class: "legend" }, items);
 }
 
+/** A group of columns as a table for paper, where nothing scrolls. */
+function paperTable(group, names, list, line) {
+  const body = el("tbody");
+  const arrow = (one) => (one.up ? "↑" : "↓");
+  return {
+    table: el("table", { class: "plain paper" }, el("caption", {}, group), el("thead", {}, el("tr", {}, names.map((one) => el("th", {}, one.title)),
+      list.map((one) => el("th", { class: "number" }, `${one.title} ${one.sub} ${arrow(one)}`)))), body),
+    fill: (shown) => body.replaceChildren(...shown.map(line)),
+  };
+}
+
 function resultsSection() {
   const names = nameColumns();
   const quantities = [...SCORES, ...OVERALLS, ...MEASURED_COSTS];
@@ -83,21 +94,25 @@ function resultsSection() {
   const notes = footnotes();
   const groups = distinct(quantities.map((q) => q.group)).map((group) => [group, quantities.filter((q) => q.group === group)]);
 
-  const lines = new Map(rows.map((row) => [row, el("tr", { class: row.dense ? "dense" : null },
-    names.map((column, at) => el(at === 0 ? "th" : "td", { scope: at === 0 ? "row" : null, class: "name" },
+  const line = (row, list) => el("tr", { class: row.dense ? "dense" : null },
+    names.map((column, at) => el(at === 0 ? "th" : "td", { scope: at === 0 ? "row" : null, class: `name ${column.title}` },
       column.of(row), column.title === "method" && row.dense && el("span", { class: "tag" }, "reference"))),
-    quantities.map((quantity, at) => {
+    list.map((quantity, at) => {
       const cell = valueCell(quantity.of(row), notes);
-      if (at > 0 && quantity.group !== quantities[at - 1].group) cell.classList.add("first");
+      if (at > 0 && quantity.group !== list[at - 1].group) cell.classList.add("first");
       return cell;
-    }))]));
+    }));
+  const lines = new Map(rows.map((row) => [row, line(row, quantities)]));
+  const paper = groups.map(([group, list]) => paperTable(group, names, list, (row) => line(row, list)));
 
   const body = el("tbody");
   const status = el("p", { class: "unseen", role: "status" });
   let [order, ascending, model] = [null, true, ""];
   const show = () => {
     const kept = rows.filter((row) => model === "" || row.model === model);
-    body.replaceChildren(...(order ? sorted(kept, order, ascending) : kept).map((row) => lines.get(row)));
+    const list = order ? sorted(kept, order, ascending) : kept;
+    body.replaceChildren(...list.map((row) => lines.get(row)));
+    for (const one of paper) one.fill(list);
   };
   const heads = new Map();
   // First what is best, then the other way round, then the order of the run.
@@ -112,7 +127,7 @@ function resultsSection() {
   };
   const head = (column, at) => {
     const first = at > names.length && column.group !== columns[at - 1].group;
-    const th = el("th", { scope: "col", "aria-sort": "none", class: `${column.text ? "name" : "number"}${first ? " first" : ""}` },
+    const th = el("th", { scope: "col", "aria-sort": "none", class: `${column.text ? `name ${column.title}` : "number"}${first ? " first" : ""}` },
       el("button", { type: "button", class: "sort", click: () => sortBy(column) }, el("span", { class: "column" }, column.title),
         el("span", { class: "sub" }, column.sub ?? "", column.up === undefined ? null : el("span", { title: column.up ? "more is better" : "less is better" },
           ` ${column.up ? "↑" : "↓"}`), unseen(column.up === undefined ? "" : column.up ? " more is better" : " less is better"),
@@ -134,8 +149,11 @@ function resultsSection() {
   }));
   const tall = rows.length > 30 ? " tall" : "";
   const holder = scroller("Results", table);
+  // Where models have a column of their own, the methods stay beside it.
+  const beside = heads.get(names[0]);
+  new ResizeObserver(() => table.style.setProperty("--beside", `${severalModels ? beside.offsetWidth : 0}px`)).observe(beside);
   holder.className += ` wide${tall}`;
-  return [numbered("Table", "Scores, overall metrics and costs. Every heading sorts."), controls || null, holder, status, legend(notes.notes, rows), tableNotes()];
+  return [numbered("Table", "Scores, overall metrics and costs. Every heading sorts."), controls || null, holder, paper.map((one) => one.table), status, legend(notes.notes, rows), tableNotes()];
 }
 
 /** What a reader of the table should know about the checkpoints and the data. */

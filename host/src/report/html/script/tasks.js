@@ -18,7 +18,7 @@ function barPicture(row, found, dense, scale, quantity) {
       svg("line", { class: "interval", x1: percent(scale.at(found.low)), x2: percent(scale.at(found.high)), y1: 13, y2: 13 }),
       [found.low, found.high].map((value) => svg("line", { class: "interval", x1: percent(scale.at(value)), x2: percent(scale.at(value)), y1: 9, y2: 17 }))],
     infinite ? svg("text", { class: "beyond", x: "100%", y: 17, "text-anchor": "end" }, `${found.text} →`)
-      : svg("svg", { x: percent(end), y: 13, overflow: "visible", width: 1, height: 1 }, scale.log || low !== null ? marker(row.method, 4) : null));
+      : svg("svg", { x: percent(end), y: 13, overflow: "visible", width: 1, height: 1 }, marker(row.method, 4)));
 }
 
 /** Columns beside the bar. Right and wrong answers flip; a text's likelihood shifts by nats a token. */
