@@ -73,8 +73,8 @@ function facts() {
     return all.length === 1 ? all : runs.map((run, at) => `${runName(at)}: ${text(run, at)}`);
   };
   const described = distinct(runs.flatMap((run, at) => (run.suite?.models ?? []).map((m) => modelText(run, at, m))));
-  const named = described.length ? described : models;
-  add(plural(named.length, "Model").replace(/^\d+ /, ""), ...(named.length > 4 ? [shortList(named)] : named));
+  const named = described.length ? described : models.length ? models : ["none"];
+  add(named.length > 1 ? "Models" : "Model", ...(named.length > 4 ? [shortList(named)] : named));
   const compressing = methods.filter((m) => m !== DENSE);
   add("Methods", compressing.length ? shortList(compressing) : "none: the dense model only");
   add("Backends", shortList(distinct(rows.map((row) => row.backend))) || "none");

@@ -47,7 +47,7 @@ function report() {
   const nav = el("nav", { "aria-label": "Parts of the report" }, el("div", { class: "inner" },
     el("ul", {}, sections.map(({ id, title }) => el("li", {}, el("a", { href: `#${id}` }, title)))), themeButton()));
   const main = el("main", { id: "main" }, header(),
-    !rows.length && el("p", {}, "Nothing was measured: no model could be planned."),
+    !rows.length && el("p", { class: "caption", style: "margin-top: 1.5rem" }, "Nothing was measured: no model could be planned."),
     sections.map(({ id, title, content }, at) => el("section", { id, "aria-labelledby": `${id}-title` },
       el("h2", { id: `${id}-title` }, el("span", { class: "count", "aria-hidden": "true" }, String(at + 1)), title), content)));
   document.getElementById("report").append(el("a", { class: "skip", href: "#main" }, "Skip to the report"), nav, main,
