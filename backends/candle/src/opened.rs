@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use llmcb_model_files::Tokenizer;
-use llmcb_plugin_api::sdk::{Error, Host, ModelInfo, Result};
+use llmcb_plugin_api::sdk::{AttentionCost, Error, Host, LinearCost, ModelInfo, Result};
 use llmcb_transformer::{LoadOptions, Model};
 
 /// Errors of opening a model are the user's to mend; cancelling is not an error.
@@ -56,8 +56,32 @@ impl Opened {
             device: "cpu".into(),
             prefix_token: tokenizer.bos().or(tokenizer.eos()),
             end_token: tokenizer.eos(),
+            linears: Vec::new(),
+            attention: Vec::new(),
         };
         Ok(Opened { model: Arc::new(model), tokenizer, info })
+    }
+
+    /// Adds what a pass multiplies to the description.
+    pub(crate) fn count_costs(&mut self) -> Result<()> {
+        let costs = self.model.costs().map_err(translate)?;
+        let size = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        let linear = |one: llmcb_transformer::LinearCost| LinearCost {
+            count: size(one.count),
+            out_features: size(one.shape[0]),
+            in_features: size(one.shape[1]),
+            bits: one.bits,
+            density: one.density,
+            head: one.head,
+        };
+        let attention = |one: llmcb_transformer::AttentionCost| AttentionCost {
+            count: size(one.count),
+            heads: size(one.heads),
+            head_dim: size(one.head_dim),
+        };
+        self.info.linears = costs.linears.into_iter().map(linear).collect();
+        self.info.attention = costs.attention.into_iter().map(attention).collect();
+        Ok(())
     }
 
     pub(crate) fn encode(&self, texts: &[String], add_special: bool) -> Result<Vec<Vec<u32>>> {

@@ -47,8 +47,9 @@ impl Runner for CandleRunner {
     type Options = RunnerOptions;
 
     fn open(model: &Path, options: RunnerOptions, host: &Host) -> Result<Self> {
-        let opened = Opened::new(model, host)?;
+        let mut opened = Opened::new(model, host)?;
         opened.model.load_all().map_err(translate)?;
+        opened.count_costs()?;
         Ok(CandleRunner { opened, options, host: host.clone() })
     }
 

@@ -15,6 +15,7 @@ mod block;
 mod calibration;
 mod checkpoint;
 mod config;
+mod costs;
 mod error;
 mod formats;
 mod forward;
@@ -44,6 +45,7 @@ pub use block::{
 pub use calibration::{BlockInputs, CalibrationOptions, Calibrator, StatisticRequest, Trial};
 pub use checkpoint::{CheckpointOptions, CheckpointWriter, StorageType};
 pub use config::{BlockShape, LlamaConfig, RopeScaling, SUPPORTED_ARCHITECTURES};
+pub use costs::{AttentionCost, Costs, LinearCost};
 pub use error::{Error, Result};
 pub use formats::{Chosen, FORMATS, FormatChoice, StorageFormat, Stored};
 pub use gguf::{GGUF_FILE, GgufSummary, GgufType, write_gguf};

@@ -8,7 +8,7 @@ use clap::Args;
 use super::failure::Failure;
 use super::output;
 use crate::report::text_table::TextTable;
-use crate::tracks::{ScoreTableOptions, TableScore, score_table};
+use crate::tracks::{Om, ScoreTableOptions, TableScore, score_table};
 
 const EXAMPLES: &str = "\
 The table is CSV with the columns method, setting (may be left out), model and the track's columns, or JSON: a list of \
@@ -32,12 +32,15 @@ Exit codes: 0 scored, 2 the table cannot be scored";
 pub struct ScoreCommand {
     /// The table, CSV or JSON
     table: PathBuf,
-    /// The track: 1 (performance), 2 (generalisation) or 4 (inference cost); found from the columns if left out
+    /// The track: 1 (performance), 2 (generalisation), 4 (inference cost), 5 (hardware) or 6 (trust); found from the columns if left out
     #[arg(long, value_name = "N")]
     track: Option<u8>,
     /// Name of the dense row; if left out: Dense, Full Prec., Full-Precision or FP16
     #[arg(long, value_name = "NAME")]
     dense: Option<String>,
+    /// Print how each overall metric comes about, too
+    #[arg(long)]
+    formulas: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -51,8 +54,22 @@ pub fn run(command: &ScoreCommand) -> Result<ExitCode, Failure> {
         output::json(&scores)?;
     } else {
         output::data(&render(&scores, output::width()))?;
+        if command.formulas {
+            output::data(&formulas(scores.iter().flat_map(|score| &score.oms)))?;
+        }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The formulas of overall metrics, each once.
+pub(super) fn formulas<'a>(oms: impl Iterator<Item = &'a Om>) -> String {
+    let mut lines: Vec<&str> = Vec::new();
+    for om in oms {
+        if !om.formula.is_empty() && !lines.contains(&om.formula.as_str()) {
+            lines.push(&om.formula);
+        }
+    }
+    lines.iter().map(|line| format!("{line}\n")).collect()
 }
 
 fn render(scores: &[TableScore], width: usize) -> String {

@@ -1,10 +1,12 @@
 //! Numbers from per-item results: means with standard errors, accuracy, perplexity.
 
+mod bootstrap;
 mod number;
 mod paired;
 
+pub use bootstrap::{DRAWS, draws, draws_of_medians};
 pub use number::{Real, real, reals};
-pub use paired::{Paired, mcnemar, paired};
+pub use paired::{Compared, Paired, mcnemar, paired};
 
 use crate::tasks::{Answered, ItemResult, Outcome};
 use schemars::JsonSchema;

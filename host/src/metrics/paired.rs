@@ -3,15 +3,18 @@
 //! Items differ in difficulty far more than two models differ on one item. Comparing item by item takes that out, so that differences are seen
 //! which two standard errors side by side would hide.
 
-use super::{Real, mean, mean_stderr, real};
+use super::{Real, draws, mean, mean_stderr, real};
 use crate::tasks::{ItemResult, Outcome};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 /// Below this probability of chance, two models are told apart by their right and wrong answers.
 const SIGNIFICANT: f64 = 0.05;
 /// From so many standard errors of the mean difference on, two models are told apart by it.
 const NOISE: f64 = 2.0;
+/// The metric that is the exponential of a mean.
+const PERPLEXITY: &str = "perplexity";
 
 /// A metric of two models on the same items.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -40,6 +43,15 @@ pub struct Paired {
     pub p_value: Option<f64>,
     /// Whether the models are told apart: `p_value` below 0.05, or without one the difference at least two standard errors.
     pub told_apart: bool,
+}
+
+/// A comparison, and the metric of both models over items drawn anew.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Compared {
+    /// The comparison.
+    pub paired: Paired,
+    /// As [`draws`](super::draws) gives them: the dense model's, the compressed one's.
+    pub draws: Arc<[[f64; 2]]>,
 }
 
 /// McNemar's exact test (McNemar 1947; the exact form is the sign test): twice the probability that of `lost + gained` fair coins at most the
@@ -74,7 +86,7 @@ fn values(items: &[ItemResult]) -> Vec<(&'static str, bool, Vec<Option<f64>>)> {
         ("acc", true, choice(|a| Some(f64::from(a.acc)))),
         ("acc_norm", true, choice(|a| a.acc_norm.map(f64::from))),
         ("mass", false, choice(|a| a.mass)),
-        ("perplexity", false, items.iter().map(window).collect()),
+        (PERPLEXITY, false, items.iter().map(window).collect()),
     ]
 }
 
@@ -82,7 +94,7 @@ fn values(items: &[ItemResult]) -> Vec<(&'static str, bool, Vec<Option<f64>>)> {
 ///
 /// # Errors
 /// Where the items are not the same, in a clause.
-pub fn paired(dense: &[ItemResult], compressed: &[ItemResult]) -> Result<Vec<Paired>, String> {
+pub fn paired(dense: &[ItemResult], compressed: &[ItemResult]) -> Result<Vec<Compared>, String> {
     let same = |(a, b): (&ItemResult, &ItemResult)| {
         (&a.subset, a.index, &a.doc_id) == (&b.subset, b.index, &b.doc_id)
     };
@@ -113,7 +125,8 @@ pub fn paired(dense: &[ItemResult], compressed: &[ItemResult]) -> Result<Vec<Pai
             (None, Some(stderr)) => difference.abs() > NOISE * stderr,
             (None, None) => false,
         };
-        out.push(Paired {
+        let draws = draws(&pairs, metric == PERPLEXITY);
+        let paired = Paired {
             metric: metric.to_owned(),
             n: pairs.len(),
             difference,
@@ -122,7 +135,8 @@ pub fn paired(dense: &[ItemResult], compressed: &[ItemResult]) -> Result<Vec<Pai
             wrong_to_right: decides.then_some(gained),
             p_value,
             told_apart,
-        });
+        };
+        out.push(Compared { paired, draws });
     }
     Ok(out)
 }
@@ -177,18 +191,22 @@ mod tests {
         }
     }
 
+    fn compared(dense: &[ItemResult], other: &[ItemResult]) -> Vec<Paired> {
+        paired(dense, other).unwrap().into_iter().map(|one| one.paired).collect()
+    }
+
     #[test]
     fn answers_are_compared_one_by_one() {
         let dense: Vec<ItemResult> = (0..20).map(|i| answer(i, u8::from(i < 12))).collect();
         let worse: Vec<ItemResult> = (0..20).map(|i| answer(i, u8::from((6..14).contains(&i)))).collect();
-        let found = paired(&dense, &worse).unwrap();
+        let found = compared(&dense, &worse);
         assert_eq!(found.len(), 1);
         let one = &found[0];
         assert_eq!((one.metric.as_str(), one.n), ("acc", 20));
         assert_eq!((one.right_to_wrong, one.wrong_to_right), (Some(6), Some(2)));
         assert!((one.difference - (8.0 - 12.0) / 20.0).abs() < 1e-12);
         assert!((one.p_value.unwrap() - 0.2890625).abs() < 1e-12 && !one.told_apart);
-        let same = &paired(&dense, &dense).unwrap()[0];
+        let same = &compared(&dense, &dense)[0];
         assert_eq!((same.difference, same.p_value, same.told_apart), (0.0, Some(1.0), false));
     }
 
@@ -197,12 +215,12 @@ mod tests {
         let dense: Vec<ItemResult> = (0..8).map(|i| window(i, 20.0 + 5.0 * i as f64)).collect();
         let worse: Vec<ItemResult> =
             (0..8).map(|i| window(i, 20.3 + 5.0 * i as f64 + 0.02 * (i % 2) as f64)).collect();
-        let one = &paired(&dense, &worse).unwrap()[0];
+        let one = &compared(&dense, &worse)[0];
         assert_eq!(one.metric, "perplexity");
         assert!((one.difference - 0.031).abs() < 1e-12 && one.told_apart, "{one:?}");
         // A model that broke is told apart, and is no error.
         let broken: Vec<ItemResult> = (0..8).map(|i| window(i, f64::INFINITY)).collect();
-        assert!(paired(&dense, &broken).unwrap()[0].told_apart);
+        assert!(compared(&dense, &broken)[0].told_apart);
     }
 
     #[test]

@@ -13,7 +13,10 @@ use crate::worker::Services;
 use crate::worker::protocol::{StageOrder, StageOutcome};
 
 const PERCENTILES: &[(&str, f64)] =
-    &[("p5", 0.05), ("p25", 0.25), ("p50", 0.5), ("p75", 0.75), ("p95", 0.95)];
+    &[("p5", 0.05), ("p25", 0.25), ("p50", 0.5), ("p75", 0.75), ("p95", 0.95), ("p99", 0.99)];
+
+const RATE: &str = "tokens/s";
+const SECONDS: &str = "s";
 
 pub(super) fn run(
     order: &StageOrder,
@@ -88,20 +91,25 @@ fn reduce(spec: &ProfileSpec, profile: Profile) -> Result<ProfileRecord> {
 }
 
 fn metrics(record: &ProfileRecord) -> Vec<MetricValue> {
-    let metric = |name: &str, value: f64, n: usize| MetricValue {
+    let metric = |name: &str, value: f64, n: usize, unit: &str| MetricValue {
         name: name.to_owned(),
         subset: None,
         value,
         stderr: None,
         n,
-        higher_is_better: true,
-        unit: "tokens/s".to_owned(),
+        higher_is_better: unit != SECONDS,
+        unit: unit.to_owned(),
     };
+    let median = |times: &BTreeMap<String, f64>| times.get("p50").copied().unwrap_or(f64::NAN);
     let timings = &record.raw.timings;
     let steps = timings.iter().map(|t| t.decode_seconds.len()).sum();
-    let mut out = vec![metric("prefill_rate", record.prefill_tokens_per_second, timings.len())];
+    let mut out = vec![
+        metric("prefill_rate", record.prefill_tokens_per_second, timings.len(), RATE),
+        metric("time_to_first_token", median(&record.prefill_seconds), timings.len(), SECONDS),
+    ];
     if steps > 0 {
-        out.push(metric("decode_rate", record.decode_tokens_per_second, steps));
+        out.push(metric("decode_rate", record.decode_tokens_per_second, steps, RATE));
+        out.push(metric("time_per_output_token", median(&record.decode_step_seconds), steps, SECONDS));
     }
     out
 }
@@ -128,7 +136,14 @@ mod tests {
         assert_eq!(record.prefill_tokens_per_second, 100.0);
         assert_eq!(record.decode_tokens_per_second, 10.0);
         assert_eq!(record.prefill_seconds["p75"], 5.5);
-        assert_eq!(metrics(&record).iter().map(|m| m.n).collect::<Vec<_>>(), [3, 3]);
+        let found: Vec<_> = metrics(&record).into_iter().map(|m| (m.name, m.value, m.n)).collect();
+        let expected = [
+            ("prefill_rate", 100.0, 3),
+            ("time_to_first_token", 2.0, 3),
+            ("decode_rate", 10.0, 3),
+            ("time_per_output_token", 0.2, 3),
+        ];
+        assert_eq!(found, expected.map(|(name, value, n)| (name.to_owned(), value, n)));
     }
 
     #[test]
@@ -142,6 +157,6 @@ mod tests {
     #[test]
     fn a_workload_without_decoding_has_no_decode_rate() {
         let record = reduce(&ProfileSpec::default(), profile(&[(0.5, &[])])).unwrap();
-        assert_eq!(metrics(&record).len(), 1);
+        assert_eq!(metrics(&record).len(), 2);
     }
 }

@@ -1,11 +1,15 @@
-//! Overall metrics of a run: each method against the dense model, over all tasks and models.
+//! Overall metrics of a run: each method over all models, seeds and tasks, track by track.
 
-use super::plan::DENSE;
-use super::result::{Cell, OverallMetric};
+use std::sync::Arc;
+
+use super::cells::dense_of;
+use super::pairs::Pairs;
+use super::plan::{DENSE, model_name};
+use super::result::{Cell, OverallMetric, ProfileRecord, StageKind, StageSummary, Status};
 use super::spec::Suite;
+use crate::metrics::draws_of_medians;
 use crate::stage::parse_task;
-use crate::tasks::LLMCBENCH;
-use crate::tracks;
+use crate::tracks::{self, Reference, TRACKS, TRAINING, Track};
 
 /// The value of a task's metric in a cell.
 fn value(cell: &Cell, task: &str, metric: &str) -> Option<f64> {
@@ -15,53 +19,213 @@ fn value(cell: &Cell, task: &str, metric: &str) -> Option<f64> {
         .map(|m| m.metric.value)
 }
 
-/// Overall metrics of track 1 for every method and backend for which both sides were measured; and what went wrong, one line each.
-pub(super) fn overall(suite: &Suite, cells: &[Cell]) -> (Vec<OverallMetric>, Vec<String>) {
-    let Some(track) = tracks::track(1) else { return Default::default() };
-    // Tasks that fill a column of the track: whole ones only, and the first of each column.
-    let mut columns: Vec<(&str, &'static str, &'static str)> = Vec::new();
+fn done(cell: &Cell, kind: StageKind) -> impl Iterator<Item = &StageSummary> {
+    cell.stages.iter().filter(move |stage| stage.kind == kind && stage.status == Some(Status::Done))
+}
+
+/// What costs are called in the tracks' tables, and what they are; nothing where they were not measured.
+fn cost(cell: &Cell, column: &str) -> Option<f64> {
+    let measured = |value: f64| (value > 0.0).then_some(value);
+    match column {
+        "compress_time_s" => {
+            done(cell, StageKind::Compress).next().and_then(|stage| measured(stage.wall_seconds))
+        }
+        "compress_memory_g" => {
+            done(cell, StageKind::Compress).next().and_then(|stage| measured(stage.peak_memory_bytes as f64))
+        }
+        "gpu_memory_g" => {
+            // Memory of running: of a stage of its own kind, since loading for other work may take more.
+            let peak = |kind| done(cell, kind).map(|stage| stage.peak_memory_bytes).max();
+            measured(peak(StageKind::Evaluate).or(peak(StageKind::Profile))? as f64)
+        }
+        "model_size_g" => measured(cell.weight_bytes as f64),
+        "macs_t" => cell.macs.and_then(|macs| measured(macs.counted)),
+        _ => None,
+    }
+}
+
+/// A task of the suite that fills a column of a track.
+struct Filled {
+    column: &'static str,
+    task: String,
+    metric: &'static str,
+}
+
+/// The tasks that fill a track's columns: whole ones only, and of each column the first.
+fn filled(suite: &Suite, track: &'static Track) -> Vec<Filled> {
+    let mut out: Vec<Filled> = Vec::new();
     for line in &suite.tasks {
-        if let Ok(parsed) = parse_task(line, None, 0, suite.seed)
-            && parsed.task.subject.is_none()
-            && parsed.task.path.is_none()
-            && let Some((column, metric)) =
-                tracks::track1_column(parsed.task.spec.id.trim_end_matches(LLMCBENCH))
-            && !columns.iter().any(|(_, taken, _)| *taken == column)
-        {
-            columns.push((line, column, metric));
+        let Ok(parsed) = parse_task(line, None, 0, 0) else { continue };
+        if parsed.task.subject.is_some() || parsed.task.path.is_some() {
+            continue;
+        }
+        for column in track.columns {
+            let measures = column.tasks.iter().find(|(id, _)| *id == parsed.task.spec.id);
+            if let Some((_, metric)) = measures
+                && !out.iter().any(|known| known.column == column.name)
+            {
+                out.push(Filled { column: column.name, task: line.clone(), metric });
+            }
         }
     }
-    let (mut out, mut problems) = (Vec::new(), Vec::new());
-    for method in &suite.methods {
-        for backend in &suite.backends {
-            let find = |model: &str, label: &str| {
-                cells.iter().find(|c| c.model == model && c.method == label && c.backend == backend.label)
-            };
-            let mut numbers = Vec::new();
-            for model in &suite.models {
-                let (Some(dense), Some(compressed)) = (find(model, DENSE), find(model, &method.label)) else {
-                    continue;
+    out
+}
+
+/// All cells of a run with one method on one backend.
+struct Row<'a> {
+    suite: &'a Suite,
+    all: &'a [Cell],
+    own: Vec<&'a Cell>,
+    pairs: &'a Pairs,
+}
+
+impl Row<'_> {
+    fn name(&self, cell: &Cell) -> String {
+        let model = model_name(&cell.model);
+        match self.suite.seeds.len() {
+            1 => model.to_owned(),
+            _ => format!("{model}, seed {}", cell.seed),
+        }
+    }
+
+    fn numbers(&self, track: &'static Track) -> Vec<tracks::Cell> {
+        let mut out = Vec::new();
+        let filled = filled(self.suite, track);
+        for cell in &self.own {
+            let dense = dense_of(self.all, cell);
+            for one in &filled {
+                out.push(tracks::Cell {
+                    column: one.column.to_owned(),
+                    model: self.name(cell),
+                    dense: dense.and_then(|dense| value(dense, &one.task, one.metric)),
+                    compressed: value(cell, &one.task, one.metric),
+                    resamples: dense.map_or_else(Arc::default, |dense| {
+                        self.pairs.draws(dense, cell, &one.task, one.metric)
+                    }),
+                });
+            }
+            for column in track.columns.iter().filter(|column| column.tasks.is_empty()) {
+                let reference = match track.reference {
+                    Reference::Dense => dense.and_then(|dense| cost(dense, column.name)),
+                    Reference::Cheapest => self.cheapest(cell, column.name),
                 };
-                for (line, column, metric) in &columns {
-                    numbers.push(tracks::Cell {
-                        column: (*column).to_owned(),
-                        model: model.clone(),
-                        dense: value(dense, line, metric),
-                        compressed: value(compressed, line, metric),
+                let own = cost(cell, column.name);
+                if reference.is_some() || own.is_some() {
+                    out.push(tracks::Cell {
+                        column: column.name.to_owned(),
+                        model: self.name(cell),
+                        dense: reference,
+                        compressed: own,
+                        resamples: Arc::default(),
                     });
                 }
             }
-            if !numbers.iter().any(|n| n.dense.is_some() && n.compressed.is_some()) {
-                continue;
+            out.extend(dense.map(|dense| self.speeds(track, dense, cell)).unwrap_or_default());
+        }
+        out
+    }
+
+    /// The least that any method took for the same model with the same seed.
+    fn cheapest(&self, cell: &Cell, column: &str) -> Option<f64> {
+        let same = |other: &&Cell| {
+            (&other.model, other.seed, &other.backend) == (&cell.model, cell.seed, &cell.backend)
+        };
+        self.all.iter().filter(same).filter_map(|other| cost(other, column)).min_by(f64::total_cmp)
+    }
+
+    /// Rates, workload by workload.
+    fn speeds(&self, track: &'static Track, dense: &Cell, cell: &Cell) -> Vec<tracks::Cell> {
+        let mut out = Vec::new();
+        for own in &cell.profiles {
+            let size = |p: &ProfileRecord| [p.batch, p.prompt_tokens, p.new_tokens];
+            let reference = dense.profiles.iter().find(|p| size(p) == size(own));
+            let [batch, prompt, new] = size(own);
+            for column in track.columns {
+                let speed = |p: &ProfileRecord| Speed::of(p, column.name);
+                let (reference, own) = (reference.and_then(speed), speed(own));
+                if reference.is_none() && own.is_none() {
+                    continue;
+                }
+                let drawn = reference.as_ref().zip(own.as_ref()).map_or_else(Arc::default, |(a, b)| {
+                    draws_of_medians(&a.seconds, &b.seconds)
+                        .iter()
+                        .map(|[x, y]| [a.tokens / x, b.tokens / y])
+                        .collect()
+                });
+                out.push(tracks::Cell {
+                    column: column.name.to_owned(),
+                    model: format!("{} (batch={batch},prompt={prompt},new={new})", self.name(cell)),
+                    dense: reference.map(|speed| speed.rate),
+                    compressed: own.map(|speed| speed.rate),
+                    resamples: drawn,
+                });
             }
+        }
+        out
+    }
+}
+
+/// A rate with the times that it comes from.
+struct Speed {
+    rate: f64,
+    tokens: f64,
+    seconds: Vec<f64>,
+}
+
+impl Speed {
+    fn of(profile: &ProfileRecord, column: &str) -> Option<Speed> {
+        let timings = &profile.raw.timings;
+        let (rate, tokens, seconds) = match column {
+            "prefill_tokens_per_s" => (
+                profile.prefill_tokens_per_second,
+                profile.batch * profile.prompt_tokens,
+                timings.iter().map(|t| t.prefill_seconds).collect(),
+            ),
+            "decode_tokens_per_s" => (
+                profile.decode_tokens_per_second,
+                profile.batch,
+                timings.iter().flat_map(|t| t.decode_seconds.clone()).collect(),
+            ),
+            _ => return None,
+        };
+        (rate > 0.0).then_some(Speed { rate, tokens: tokens as f64, seconds })
+    }
+}
+
+/// Overall metrics of every track for every method and backend, and what went wrong, one line each.
+pub(super) fn overall(suite: &Suite, cells: &[Cell], pairs: &Pairs) -> (Vec<OverallMetric>, Vec<String>) {
+    let (mut out, mut problems) = (Vec::new(), Vec::new());
+    let mut all_tracks: Vec<&'static Track> = TRACKS.iter().chain([&TRAINING]).collect();
+    all_tracks.sort_by_key(|track| track.number);
+    let mut rows: Vec<(&str, &str)> = Vec::new();
+    for cell in cells.iter().filter(|cell| cell.method != DENSE) {
+        let row = (cell.method.as_str(), cell.backend.as_str());
+        if !rows.contains(&row) {
+            rows.push(row);
+        }
+    }
+    for (method, backend) in rows {
+        let own: Vec<&Cell> = cells.iter().filter(|c| c.method == method && c.backend == backend).collect();
+        let models: std::collections::BTreeSet<&str> = own.iter().map(|cell| cell.model.as_str()).collect();
+        let row = Row { suite, all: cells, own, pairs };
+        for track in &all_tracks {
+            // One model says nothing of how a method carries over to others.
+            let alone = track.number == 2 && models.len() < 2;
+            let numbers = if alone { Vec::new() } else { row.numbers(track) };
             match tracks::overall(track, &numbers) {
-                Ok(oms) => out.extend(oms.into_iter().map(|om| OverallMetric {
-                    track: u32::from(track.number),
-                    method: method.label.clone(),
-                    backend: backend.label.clone(),
-                    om,
+                Ok(oms) => out.extend(oms.into_iter().map(|mut om| {
+                    if alone {
+                        om.not_measured = vec!["a second model".to_owned()];
+                    }
+                    OverallMetric {
+                        track: track.number.into(),
+                        method: method.to_owned(),
+                        backend: backend.to_owned(),
+                        om,
+                    }
                 })),
-                Err(error) => problems.push(format!("no overall metric for {}: {error}", method.label)),
+                Err(error) => problems
+                    .push(format!("no overall metric of track {} for {method}: {error}", track.number)),
             }
         }
     }

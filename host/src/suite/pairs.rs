@@ -3,16 +3,18 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use super::cells::dense_of;
 use super::plan::DENSE;
 use super::result::{Cell, PairedRecord, StageKind, StageSummary, Status};
-use crate::metrics::{Paired, paired};
+use crate::metrics::{Compared, paired};
 use crate::stage::{ITEMS, parse_task};
 use crate::tasks::ItemResult;
 
 /// What was compared already: files of items are large, and results are written after every stage.
 #[derive(Default)]
-pub(super) struct Pairs(RefCell<HashMap<[PathBuf; 2], Result<Vec<Paired>, String>>>);
+pub(super) struct Pairs(RefCell<HashMap<[PathBuf; 2], Result<Vec<Compared>, String>>>);
 
 impl Pairs {
     /// Compares every cell with the dense one on its backend. `root` is the result directory. What cannot be compared is told, one line each.
@@ -20,8 +22,7 @@ impl Pairs {
         let mut problems = Vec::new();
         let dense: Vec<Cell> = cells.iter().filter(|cell| cell.method == DENSE).cloned().collect();
         for cell in cells.iter_mut().filter(|cell| cell.method != DENSE) {
-            let same = |other: &&Cell| other.model == cell.model && other.backend == cell.backend;
-            let Some(dense) = dense.iter().find(same) else { continue };
+            let Some(dense) = dense_of(&dense, cell) else { continue };
             let mut found = Vec::new();
             for stage in cell.stages.iter().filter(|stage| is_scored(stage)) {
                 let like = dense.stages.iter().find(|other| is_scored(other) && other.task == stage.task);
@@ -29,8 +30,8 @@ impl Pairs {
                 match self.compare(root, [&like.directory, &stage.directory]) {
                     Ok(all) => found.extend(
                         all.into_iter()
-                            .filter_map(|paired| named(task, paired))
-                            .map(|paired| PairedRecord { task: task.clone(), paired }),
+                            .filter_map(|compared| named(task, compared))
+                            .map(|compared| PairedRecord { task: task.clone(), paired: compared.paired }),
                     ),
                     Err(problem) => {
                         problems.push(format!("{}: not compared with dense: {problem}", stage.label))
@@ -42,7 +43,26 @@ impl Pairs {
         problems
     }
 
-    fn compare(&self, root: &Path, directories: [&PathBuf; 2]) -> Result<Vec<Paired>, String> {
+    /// A task's metric of the dense and of another cell over items drawn anew; nothing where they were not compared.
+    pub(super) fn draws(&self, dense: &Cell, other: &Cell, task: &str, metric: &str) -> Arc<[[f64; 2]]> {
+        let stage = |cell: &Cell| {
+            let mut scored = cell.stages.iter().filter(|stage| is_scored(stage));
+            scored.find(|stage| stage.task.as_deref() == Some(task)).map(|stage| stage.directory.clone())
+        };
+        let (Some(dense), Some(other)) = (stage(dense), stage(other)) else { return Arc::default() };
+        match self.0.borrow().get(&[dense, other]) {
+            Some(Ok(all)) => {
+                let mut named = all.iter().cloned().filter_map(|compared| named(task, compared));
+                named
+                    .find(|compared| compared.paired.metric == metric)
+                    .map(|compared| compared.draws)
+                    .unwrap_or_default()
+            }
+            _ => Arc::default(),
+        }
+    }
+
+    fn compare(&self, root: &Path, directories: [&PathBuf; 2]) -> Result<Vec<Compared>, String> {
         let key = directories.map(PathBuf::clone);
         if let Some(known) = self.0.borrow().get(&key) {
             return known.clone();
@@ -59,10 +79,10 @@ pub(super) fn is_scored(stage: &StageSummary) -> bool {
 }
 
 /// The comparison under the name that the task gives the metric; none where it does not show it.
-pub(super) fn named(task: &str, mut paired: Paired) -> Option<Paired> {
+pub(super) fn named(task: &str, mut compared: Compared) -> Option<Compared> {
     let parsed = parse_task(task, None, 0, 0).ok()?;
-    paired.metric = parsed.task.spec.metric_name(&paired.metric)?.to_owned();
-    Some(paired)
+    compared.paired.metric = parsed.task.spec.metric_name(&compared.paired.metric)?.to_owned();
+    Some(compared)
 }
 
 /// The items of a task's result file.

@@ -3,122 +3,19 @@
 //! `OM = 100 * sqrt(mean over every (task, model) cell of ratio^2)`, where a ratio of 1 is the dense model and more is better: for scores
 //! `compressed / dense`, for perplexity, memory, size and operations `dense / compressed` (LLMCBench, NeurIPS 2024 Datasets and Benchmarks).
 
+mod macs;
 mod score_table;
+mod table;
 
+pub use macs::{Macs, PREFILL_TOKENS, macs};
 pub use score_table::{ScoreTableOptions, TableError, TableScore, score_csv, score_json, score_table};
+
+pub use table::{Column, Reference, TRACKS, TRAINING, Track};
+
+use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-
-/// A column of a track's table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Column {
-    /// Name in the paper's table.
-    pub name: &'static str,
-    /// Other spellings, lower case, letters and digits only.
-    pub aliases: &'static [&'static str],
-    /// Whether less is better.
-    pub lower_is_better: bool,
-    /// Task of this program that measures it, and the metric; `None` where none does.
-    pub task: Option<(&'static str, &'static str)>,
-    /// Overall metric that it counts in.
-    pub om: &'static str,
-}
-
-/// A track.
-#[derive(Debug, Clone, Copy)]
-pub struct Track {
-    /// Its number in the paper.
-    pub number: u8,
-    /// What it asks.
-    pub what: &'static str,
-    /// Its columns.
-    pub columns: &'static [Column],
-    /// Its overall metrics over columns, in the order of the paper's table.
-    pub oms: &'static [&'static str],
-    /// An overall metric that is the root mean square of all of [`Track::oms`].
-    pub combined: Option<&'static str>,
-}
-
-const fn score(
-    name: &'static str,
-    aliases: &'static [&'static str],
-    om: &'static str,
-    task: Option<(&'static str, &'static str)>,
-) -> Column {
-    Column { name, aliases, lower_is_better: false, task, om }
-}
-
-const WIKITEXT2: &[&str] = &["wikitext2", "wikitext", "wiki2", "ppl", "perplexity"];
-
-/// The tracks whose overall metric comes from a table of raw numbers.
-pub static TRACKS: &[Track] = &[
-    Track {
-        number: 1,
-        what: "compression performance",
-        columns: &[
-            score("MMLU", &["mmlu"], "OM_ka", Some(("mmlu", "acc"))),
-            score("ARC-c", &["arcc", "arcchallenge"], "OM_ka", Some(("arc_challenge", "acc_norm"))),
-            score("ARC-e", &["arce", "arceasy"], "OM_ka", Some(("arc_easy", "acc_norm"))),
-            score("HellaSwag", &["hellaswag"], "OM_ia", Some(("hellaswag", "acc_norm"))),
-            score("PIQA", &["piqa"], "OM_ia", Some(("piqa", "acc_norm"))),
-            score("WinoGrande", &["winogrande"], "OM_ia", Some(("winogrande", "acc"))),
-            score("QNLI", &["qnli"], "OM_ia", Some(("qnli", "acc"))),
-            score("MNLI", &["mnli"], "OM_ia", Some(("mnli", "acc"))),
-            Column {
-                name: "WikiText2",
-                aliases: WIKITEXT2,
-                lower_is_better: true,
-                task: Some(("wikitext2", "perplexity")),
-                om: "OM_ia",
-            },
-        ],
-        oms: &["OM_ka", "OM_ia"],
-        combined: Some("OM_perf"),
-    },
-    Track {
-        number: 2,
-        what: "generalisation over model families",
-        columns: &[Column {
-            name: "WikiText2",
-            aliases: WIKITEXT2,
-            lower_is_better: true,
-            task: Some(("wikitext2", "perplexity")),
-            om: "OM_gen",
-        }],
-        oms: &["OM_gen"],
-        combined: None,
-    },
-    Track {
-        number: 4,
-        what: "inference cost",
-        columns: &[
-            Column {
-                name: "gpu_memory_g",
-                aliases: &["gpumemoryg", "gpumemory", "memory", "gpumem"],
-                lower_is_better: true,
-                task: None,
-                om: "OM_inf",
-            },
-            Column {
-                name: "model_size_g",
-                aliases: &["modelsizeg", "modelsize", "size"],
-                lower_is_better: true,
-                task: None,
-                om: "OM_inf",
-            },
-            Column {
-                name: "macs_t",
-                aliases: &["macst", "macs"],
-                lower_is_better: true,
-                task: None,
-                om: "OM_inf",
-            },
-        ],
-        oms: &["OM_inf"],
-        combined: None,
-    },
-];
 
 /// The track with this number.
 #[must_use]
@@ -138,15 +35,28 @@ impl Track {
         let name = plain(name);
         self.columns.iter().find(|c| plain(c.name) == name || c.aliases.contains(&name.as_str()))
     }
-}
 
-/// Column, track-1 metric: the column that a task of this program fills and with which metric.
-#[must_use]
-pub fn track1_column(task: &str) -> Option<(&'static str, &'static str)> {
-    TRACKS[0]
-        .columns
-        .iter()
-        .find_map(|c| c.task.filter(|(id, _)| *id == task).map(|(_, metric)| (c.name, metric)))
+    /// How an overall metric comes about, in one line.
+    #[must_use]
+    pub fn formula(&self, om: &str) -> String {
+        if Some(om) == self.combined {
+            let squares: Vec<String> = self.oms.iter().map(|part| format!("{part}^2")).collect();
+            return format!("{om} = sqrt(mean of {})", squares.join(", "));
+        }
+        let columns = || self.columns.iter().filter(|column| column.om == om);
+        let names = |lower: bool| -> Vec<&str> {
+            columns().filter(|column| column.lower_is_better == lower).map(|column| column.name).collect()
+        };
+        let all: Vec<&str> = columns().map(|column| column.name).collect();
+        let (more, less) = (names(false), names(true));
+        let ratio = match (self.reference, more.is_empty(), less.is_empty()) {
+            (Reference::Cheapest, ..) => "r = least of the methods compared / this method's".to_owned(),
+            (_, false, true) => "r = compressed / dense".to_owned(),
+            (_, true, false) => "r = dense / compressed".to_owned(),
+            _ => format!("r = compressed / dense, for {} dense / compressed", less.join(", ")),
+        };
+        format!("{om} = 100 * sqrt(mean of r^2 over {} on every model and seed), {ratio}", all.join(", "))
+    }
 }
 
 /// A pair of raw numbers: one task (or cost) on one model. `None` is what was not measured.
@@ -160,15 +70,43 @@ pub struct Cell {
     pub dense: Option<f64>,
     /// The compressed model's number.
     pub compressed: Option<f64>,
+    /// Both numbers again, of items drawn anew (the same draw for both); empty where there are no items. Of all cells the same number.
+    pub resamples: Arc<[[f64; 2]]>,
+}
+
+/// Where a value is with a confidence of 95 %.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Interval {
+    /// Lower end.
+    pub low: f64,
+    /// Upper end.
+    pub high: f64,
+}
+
+impl Interval {
+    /// Between the 2.5th and the 97.5th percentile of values under resampling (the percentile bootstrap; Efron and Tibshirani 1993).
+    fn of(mut values: Vec<f64>) -> Option<Interval> {
+        values.retain(|value| value.is_finite());
+        values.sort_by(f64::total_cmp);
+        let at =
+            |fraction: f64| values.get(((values.len() as f64 - 1.0) * fraction).round() as usize).copied();
+        Some(Interval { low: at(0.025)?, high: at(0.975)? })
+    }
 }
 
 /// An overall metric.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Om {
-    /// `OM_ka`, `OM_ia`, `OM_perf`, `OM_gen` or `OM_inf`.
+    /// `OM_ka`, `OM_ia`, `OM_perf`, `OM_gen`, `OM_train`, `OM_inf`, `OM_hard`, `OM_rob`, `OM_tru` or `OM_trust`.
     pub name: String,
-    /// The value, 100 being the dense model; absent where nothing was measured.
+    /// The value, 100 being the dense model (of `OM_train` the cheapest method); absent where nothing was measured.
     pub value: Option<f64>,
+    /// Confidence interval over the items of its tasks or the repetitions of its workloads; absent where all of its numbers were measured once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interval: Option<Interval>,
+    /// How the value comes about.
+    #[serde(default)]
+    pub formula: String,
     /// Cells that it is over.
     pub cells: usize,
     /// What it should also be over, but was not measured: `column` or `column on model`. With entries here the value is not comparable to
@@ -228,8 +166,9 @@ pub fn overall(track: &Track, cells: &[Cell]) -> Result<Vec<Om>, CellError> {
         placed.push((column, cell));
     }
     let mut out = Vec::new();
+    let mut drawn = Vec::new();
     for om in track.oms {
-        let mut squares = Vec::new();
+        let mut measured: Vec<(&Column, &Cell, f64)> = Vec::new();
         let mut not_measured = Vec::new();
         for column in track.columns.iter().filter(|c| c.om == *om) {
             let mut any = false;
@@ -237,8 +176,7 @@ pub fn overall(track: &Track, cells: &[Cell]) -> Result<Vec<Om>, CellError> {
             for (_, cell) in placed.iter().filter(|(c, _)| c.name == column.name) {
                 match (cell.dense, cell.compressed) {
                     (Some(dense), Some(compressed)) => {
-                        let r = ratio(column, cell, dense, compressed)?;
-                        squares.push(r * r);
+                        measured.push((column, cell, ratio(column, cell, dense, compressed)?));
                         any = true;
                     }
                     (None, _) => gaps.push(format!("{} on {} (dense)", column.name, cell.model)),
@@ -251,23 +189,59 @@ pub fn overall(track: &Track, cells: &[Cell]) -> Result<Vec<Om>, CellError> {
                 not_measured.push(column.name.to_owned());
             }
         }
-        let value = (!squares.is_empty())
-            .then(|| 100.0 * (squares.iter().sum::<f64>() / squares.len() as f64).sqrt());
-        out.push(Om { name: (*om).to_owned(), value, cells: squares.len(), not_measured });
+        let ratios: Vec<f64> = measured.iter().map(|(.., ratio)| *ratio).collect();
+        let value = (!ratios.is_empty()).then(|| 100.0 * root_mean_square(&ratios));
+        let again = resampled(&measured);
+        out.push(Om {
+            name: (*om).to_owned(),
+            value,
+            interval: again.clone().and_then(Interval::of),
+            formula: track.formula(om),
+            cells: ratios.len(),
+            not_measured,
+        });
+        drawn.push(again);
     }
     if let Some(name) = track.combined {
         let values: Vec<f64> = out.iter().filter_map(|om| om.value).collect();
         // Half of a combination would pass for the whole: it is given only where every part is.
-        let value = (values.len() == out.len())
-            .then(|| (values.iter().map(|v| v * v).sum::<f64>() / values.len() as f64).sqrt());
+        let value = (values.len() == out.len()).then(|| root_mean_square(&values));
+        let again: Option<Vec<Vec<f64>>> = drawn.into_iter().collect();
+        let interval = again.filter(|_| value.is_some()).and_then(|parts| {
+            let one = |at: usize| root_mean_square(&parts.iter().map(|part| part[at]).collect::<Vec<_>>());
+            Interval::of((0..parts.iter().map(Vec::len).min()?).map(one).collect())
+        });
         out.push(Om {
             name: name.to_owned(),
             value,
+            interval,
+            formula: track.formula(name),
             cells: out.iter().map(|om| om.cells).sum(),
             not_measured: out.iter().flat_map(|om| om.not_measured.clone()).collect(),
         });
     }
     Ok(out)
+}
+
+fn root_mean_square(values: &[f64]) -> f64 {
+    (values.iter().map(|v| v * v).sum::<f64>() / values.len() as f64).sqrt()
+}
+
+/// An overall metric for each draw of items; none where no number comes from items. Numbers that do not stay as they are; a draw of which no
+/// ratio can be formed is not a number.
+fn resampled(measured: &[(&Column, &Cell, f64)]) -> Option<Vec<f64>> {
+    let draws = measured.iter().map(|(_, cell, _)| cell.resamples.len()).max().filter(|draws| *draws > 0)?;
+    let one = |at: usize| {
+        let ratios: Vec<f64> = measured
+            .iter()
+            .map(|(column, cell, value)| match cell.resamples.get(at) {
+                Some([dense, compressed]) => ratio(column, cell, *dense, *compressed).unwrap_or(f64::NAN),
+                None => *value,
+            })
+            .collect();
+        100.0 * root_mean_square(&ratios)
+    };
+    Some((0..draws).map(one).collect())
 }
 
 #[cfg(test)]

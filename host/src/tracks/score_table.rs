@@ -97,7 +97,7 @@ pub fn score_table(path: &Path, options: &ScoreTableOptions) -> Result<Vec<Table
 }
 
 /// Scores JSON text. Understood are: a list of rows `{method, setting, models: {model: {column: number}}}`; an object that holds such lists
-/// (or track 2's `{models: {model: {method: number}}}`) under `track1`, `track2`, `track4`; and one such object alone.
+/// (or track 2's `{models: {model: {method: number}}}`) under `track1`, `track2`, `track4`, `track5`, `track6`; and one such object alone.
 ///
 /// # Errors
 /// As [`score_table`].
@@ -136,9 +136,9 @@ fn given_track(options: &ScoreTableOptions) -> Result<Option<&'static Track>, Ta
         None => Ok(None),
         Some(number) => match track(number) {
             Some(t) => Ok(Some(t)),
-            None => {
-                shape(format!("track {number} has no overall metric over a table; tracks 1, 2 and 4 have"))
-            }
+            None => shape(format!(
+                "track {number} has no overall metric over a table; tracks 1, 2, 4, 5 and 6 have"
+            )),
         },
     }
 }
@@ -178,7 +178,7 @@ fn json_rows(value: &Value, place: &str) -> Result<Vec<Row>, TableError> {
         Value::Object(object) => match object.get("models") {
             Some(Value::Object(models)) => json_methods_by_model(object, models, place),
             _ => shape(format!(
-                "{place}: expected a list of rows, or an object with `track1`, `track2`, `track4`, `rows` or `models`"
+                "{place}: expected a list of rows, or an object with `track1`, `track2`, `track4`, `track5`, `track6`, `rows` or `models`"
             )),
         },
         _ => shape(format!("{place}: expected a list of rows or an object")),
@@ -333,14 +333,14 @@ fn infer_track(rows: &[Row], place: &str) -> Result<&'static Track, TableError> 
     };
     // WikiText2 alone is track 2; with other columns it is part of track 1.
     let only_wikitext = columns.iter().all(|c| TRACKS[1].column(c).is_some());
-    let order: &[usize] = if only_wikitext { &[1] } else { &[0, 2] };
+    let order: &[usize] = if only_wikitext { &[1] } else { &[0, 2, 3, 4] };
     for t in order.iter().map(|i| &TRACKS[*i]) {
         if columns.iter().any(|c| t.column(c).is_some()) {
             return Ok(t);
         }
     }
     shape(format!(
-        "{place}: `{first}` is no column of tracks 1, 2 or 4; name the track, and see its columns: {}",
+        "{place}: `{first}` is no column of a track; name the track, and see its columns: {}",
         known_columns()
     ))
 }
@@ -450,6 +450,7 @@ fn pair(dense: &Row, row: &Row, track: &'static Track) -> Vec<Cell> {
                     model: (*model).to_owned(),
                     dense: d,
                     compressed: c,
+                    resamples: std::sync::Arc::default(),
                 });
             }
         }

@@ -116,6 +116,7 @@ fn a_combination_is_given_only_where_every_part_is() {
         model: "m".to_owned(),
         dense: Some(40.0),
         compressed: Some(20.0),
+        resamples: Arc::default(),
     }];
     let oms = overall(&TRACKS[0], &cells).unwrap();
     assert_eq!(oms[0].value, Some(50.0));
@@ -142,7 +143,7 @@ fn bad_tables_are_refused_with_the_cause() {
         ("method,model,MMLU\nX,a,1\n", &default, "no dense row"),
         ("method,model,MMLU\nDense,a,1\n", &dense, "no row is called `base`"),
         ("method,model,MMLU,HelaSwag\nDense,a,1,2\n", &default, "did you mean HellaSwag"),
-        ("method,model,colour\nDense,a,1\n", &default, "is no column of tracks"),
+        ("method,model,colour\nDense,a,1\n", &default, "is no column of a track"),
         ("method,model,MMLU\nDense,a,red\n", &default, "line 2, MMLU: `red` is not a number"),
         ("method,model,MMLU\nDense,a,0\nX,a,1\n", &default, "the dense model's number must be positive"),
         ("method,model,MMLU\nDense,a,1\nX,a,-3\n", &default, "must be a number from 0 on"),
@@ -180,8 +181,55 @@ fn the_dense_row_can_be_named() {
 }
 
 #[test]
-fn tasks_map_to_the_papers_columns() {
-    assert_eq!(track1_column("arc_challenge"), Some(("ARC-c", "acc_norm")));
-    assert_eq!(track1_column("wikitext2"), Some(("WikiText2", "perplexity")));
-    assert_eq!(track1_column("squad_passages"), None);
+fn columns_name_tasks_and_metrics_that_there_are() {
+    for column in TRACKS.iter().flat_map(|track| track.columns) {
+        for (task, metric) in column.tasks {
+            let spec = crate::tasks::lookup(task).unwrap().spec;
+            let kinds = ["acc", "acc_norm", "mass", "perplexity"];
+            assert!(
+                kinds.iter().any(|kind| spec.metric_name(kind) == Some(*metric)),
+                "{task} has no {metric}"
+            );
+        }
+    }
+}
+
+#[test]
+fn an_interval_holds_the_value_and_costs_have_none() {
+    let cell = |column: &str, dense: f64, compressed: f64, spread: f64| Cell {
+        column: column.to_owned(),
+        model: "m".to_owned(),
+        dense: Some(dense),
+        compressed: Some(compressed),
+        resamples: (0..1000).map(|i| [dense, compressed + spread * (f64::from(i) / 999.0 - 0.5)]).collect(),
+    };
+    let all = ["MMLU", "ARC-c", "ARC-e", "HellaSwag", "PIQA", "WinoGrande", "QNLI", "MNLI"];
+    let mut cells: Vec<Cell> = all.iter().map(|column| cell(column, 0.5, 0.4, 0.1)).collect();
+    cells.push(cell("WikiText2", 10.0, 12.5, 0.0));
+    let oms = overall(&TRACKS[0], &cells).unwrap();
+    assert_eq!(oms.len(), 3);
+    for om in &oms {
+        let interval = om.interval.unwrap();
+        assert!(
+            (om.value.unwrap() - 80.0).abs() < 1e-9 && interval.low < 80.0 && interval.high > 80.0,
+            "{om:?}"
+        );
+        assert!(om.not_measured.is_empty());
+    }
+    // 95 % of a spread of 0.1 around 0.4, as a ratio to 0.5.
+    let ka = oms[0].interval.unwrap();
+    assert!((ka.high - ka.low - 0.95 * 100.0 * 0.1 / 0.5).abs() < 0.1, "{ka:?}");
+    let mut costs = cell("macs_t", 2.0, 1.0, 0.0);
+    costs.resamples = Arc::default();
+    assert_eq!(overall(track(4).unwrap(), &[costs]).unwrap()[0].interval, None);
+}
+
+#[test]
+fn formulas_are_said() {
+    let text: Vec<String> = TRACKS
+        .iter()
+        .chain([&TRAINING])
+        .flat_map(|track| track.oms.iter().chain(&track.combined).map(|om| track.formula(om)))
+        .collect();
+    insta::assert_snapshot!(text.join("\n"));
 }

@@ -24,8 +24,8 @@ pub use gradients::{GradientRequest, Gradients, LossGradient, ModelGradients};
 pub use host::{Host, HostServices, LogLevel};
 pub use method::Method;
 pub use model::{
-    Axis, BlockInfo, BlockInputs, CalibrationPlan, CheckpointInfo, FedBy, Linear, ModelInfo, Module, Norm,
-    Profile, Structure, StructurePart, Timing, Workload,
+    AttentionCost, Axis, BlockInfo, BlockInputs, CalibrationPlan, CheckpointInfo, FedBy, Linear, LinearCost,
+    ModelInfo, Module, Norm, Profile, Structure, StructurePart, Timing, Workload,
 };
 pub use quantized::QuantizedWeight;
 pub use runner::{Runner, Score, ScoreRequest};

@@ -32,6 +32,43 @@ pub struct ModelInfo {
     pub prefix_token: Option<u32>,
     /// End of sequence.
     pub end_token: Option<u32>,
+    /// What a pass through the model multiplies, linears alike in everything taken together: multiply-accumulate
+    /// operations are counted from it. Empty where a plugin does not say.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub linears: Vec<LinearCost>,
+    /// The products of attention, blocks alike taken together.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub attention: Vec<AttentionCost>,
+}
+
+/// Linears of a model that are alike.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LinearCost {
+    /// How many there are.
+    pub count: u32,
+    /// Output features.
+    pub out_features: u32,
+    /// Input features.
+    pub in_features: u32,
+    /// Bits of a weight that is stored as an integer code; absent for numbers.
+    pub bits: Option<u32>,
+    /// Share of weights that are not zero, over all of them; 1 for codes.
+    pub density: f64,
+    /// Whether it is the output head.
+    pub head: bool,
+}
+
+/// Attention of blocks that are alike.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AttentionCost {
+    /// How many blocks.
+    pub count: u32,
+    /// Heads of queries.
+    pub heads: u32,
+    /// Width of a head.
+    pub head_dim: u32,
 }
 
 /// A linear layer of a block.

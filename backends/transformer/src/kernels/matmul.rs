@@ -371,6 +371,12 @@ impl PackedMatrix {
         }
     }
 
+    /// How many of its numbers are not zero.
+    pub fn nonzeros(&self) -> usize {
+        // What fills up the last panel is zero.
+        self.panels.iter().filter(|value| **value != 0.0).count()
+    }
+
     /// Number of outputs (rows of the weight).
     pub fn outputs(&self) -> usize {
         self.outputs
