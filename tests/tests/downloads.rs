@@ -143,8 +143,8 @@ fn is_left_in(cache: &Path) -> Vec<PathBuf> {
 fn ctrl_c_ends_pip_and_leaves_nothing_half_fetched() {
     let run = ["run", "--tasks", "arc_easy", "--out", "out"];
     let pull = ["assets", "pull", "smollm2-135m-instruct"];
-    let plan = ["run", "--tasks", "arc_easy", "--dry-run"];
-    for (arguments, signal) in [(&run[..], Signal::INT), (&pull, Signal::INT), (&plan, Signal::TERM)] {
+    let eval = ["eval", "--tasks", "arc_easy", "--out", "out"];
+    for (arguments, signal) in [(&run[..], Signal::INT), (&pull, Signal::INT), (&eval, Signal::TERM)] {
         let sandbox = Sandbox::new();
         let mut command = sandbox.command(arguments);
         command.env("LLMCB_PYTHON", endless_pip(&sandbox));

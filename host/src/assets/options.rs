@@ -28,6 +28,16 @@ impl StoreOptions {
         Self::from_variables(data, |name| std::env::var(name).ok())
     }
 
+    /// The same with nothing fetched: folders and caches only.
+    #[must_use]
+    pub fn offline(mut self) -> Self {
+        self.python = None;
+        if let Some(hub) = &mut self.hub {
+            hub.offline = true;
+        }
+        self
+    }
+
     /// As [`StoreOptions::from_env`], the variables being given by a function.
     ///
     /// # Errors

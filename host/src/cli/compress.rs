@@ -10,8 +10,8 @@ use super::failure::Failure;
 use super::flags::{CalibrationFlags, GlobalFlags, WorkerFlags};
 use super::{output, plugins, request};
 use crate::report::numbers::{bytes, seconds};
+use crate::suite::file::{PluginLine, SuiteFile};
 use crate::suite::result::{RunResult, StageKind, StageResult, Status};
-use crate::suite::spec::Suite;
 
 const EXAMPLES: &str = "\
 The checkpoint is in the Hugging Face layout: other tools load it as it is. A compression that was stopped goes on with the same command.
@@ -79,17 +79,23 @@ fn work_folder(out: &Path) -> Result<PathBuf, Failure> {
 pub fn run(global: &GlobalFlags, command: CompressCommand) -> Result<ExitCode, Failure> {
     let catalog = plugins::catalog(global)?;
     let work = work_folder(&command.out)?;
-    let backends: Vec<String> = command.engine.into_iter().collect();
-    let models: Vec<String> = command.model.into_iter().collect();
-    let suite = Suite {
-        models: request::models(&models),
-        methods: request::methods(&catalog, &[command.method])?,
-        backends: request::backends(&catalog, &backends)?,
-        dense: false,
+    let file = SuiteFile {
+        models: command.model.map(|model| vec![model]),
+        methods: request::lines(&[command.method]),
+        backends: command.engine.map(|engine| vec![PluginLine::Text(engine)]),
+        tasks: Some(Vec::new()),
+        dense: Some(false),
         format: command.format,
-        calibration: request::calibration(&command.calibration)?,
-        ..request::base(&command.workers, work.clone())?
+        calibration: request::calibration_lines(&command.calibration),
+        out: Some(work.clone()),
+        ..request::workers(&command.workers)
     };
+    let suite = request::resolve(&catalog, file)?;
+    if suite.methods.len() > 1 || suite.seeds.len() > 1 {
+        return Err(Failure::usage(
+            "compress makes one checkpoint: give one value of each option, and one seed",
+        ));
+    }
     request::check_formats(&catalog, &suite)?;
     let result = run_shown(&suite, global.quiet)?;
     let stage = made(&result, &work)?;

@@ -27,6 +27,6 @@ pub struct EvalCommand {
 /// Runs the command.
 pub fn run(global: &GlobalFlags, command: EvalCommand) -> Result<ExitCode, Failure> {
     let catalog = plugins::catalog(global)?;
-    let suite = request::measured(&catalog, &command.measure)?;
+    let suite = request::resolve(&catalog, request::measured(&command.measure)?)?;
     execute(suite, Show::of(&command.measure, global.quiet))
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::quantities;
+use crate::suite::spec::ProfileSpec;
 
 const GLOBAL: &str = "Global options";
 const WORKERS: &str = "Limits";
@@ -48,9 +49,9 @@ pub struct TaskFlags {
     /// Score at most N documents of each task (of each subject, for mmlu), from the first on
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub limit: Option<u64>,
-    /// Solved examples before each question
-    #[arg(long, value_name = "K", default_value_t = 0)]
-    pub shots: usize,
+    /// Solved examples before each question [default: 0]
+    #[arg(long, value_name = "K")]
+    pub shots: Option<usize>,
 }
 
 /// What `run` and `eval` share: which models are measured, how, and where the results go.
@@ -70,10 +71,16 @@ pub struct MeasureFlags {
     /// Measure speed, too: prefill and decoding rates
     #[arg(long)]
     pub profile: bool,
-    /// Folder for results; what an earlier run left there is used
-    #[arg(long, value_name = "DIR", default_value = "results")]
-    pub out: PathBuf,
-    /// Print what would be done, and do nothing
+    /// What speed is measured on; repeatable; implies --profile [default: batch=1,prompt=128,new=32,warm_up=1,repetitions=5]
+    #[arg(long, value_name = "WORKLOAD")]
+    pub workload: Vec<ProfileSpec>,
+    /// Folder for results; what an earlier run left there is used [default: results]
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Print what would be run as a suite file, and do nothing
+    #[arg(long)]
+    pub print_suite: bool,
+    /// Print what would be done, and do nothing: as `plan`, which sums up long ones
     #[arg(long)]
     pub dry_run: bool,
     /// Print run.json instead of the table
@@ -84,33 +91,33 @@ pub struct MeasureFlags {
 /// What methods learn the statistics of activations from.
 #[derive(Clone, Debug, Args)]
 pub struct CalibrationFlags {
-    /// Calibration text: boolq_passages, wikitext2, wikitext2:validation, or a text file
-    #[arg(long, value_name = "TEXT", default_value = crate::tasks::DEFAULT_CALIBRATION, help_heading = CALIBRATION)]
-    pub calibration: String,
-    /// Windows of calibration text
-    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..), help_heading = CALIBRATION)]
-    pub calibration_windows: u32,
-    /// Tokens in each window
-    #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..), help_heading = CALIBRATION)]
-    pub calibration_length: u32,
+    /// Calibration text: boolq_passages, wikitext2, wikitext2:validation, or a text file [default: boolq_passages]
+    #[arg(long, value_name = "TEXT", help_heading = CALIBRATION)]
+    pub calibration: Option<String>,
+    /// Windows of calibration text [default: 16]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), help_heading = CALIBRATION)]
+    pub calibration_windows: Option<u32>,
+    /// Tokens in each window [default: 512]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), help_heading = CALIBRATION)]
+    pub calibration_length: Option<u32>,
 }
 
 /// How workers are held.
 #[derive(Clone, Debug, Args)]
 pub struct WorkerFlags {
-    /// Seed of all randomness
-    #[arg(long, value_name = "N", default_value_t = crate::tasks::DEFAULT_SEED)]
-    pub seed: u64,
+    /// Seed of all randomness; with several (1,2,3), everything is done with each [default: 1234]
+    #[arg(long, value_name = "N", value_delimiter = ',')]
+    pub seed: Vec<u64>,
     /// Folder with data sets in their published layout, searched before anything is fetched
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
-    /// Threads of a worker; 0: all cores
-    #[arg(long, value_name = "N", default_value_t = 0, help_heading = WORKERS)]
-    pub threads: usize,
+    /// Threads of a worker; 0: all cores [default: 0]
+    #[arg(long, value_name = "N", help_heading = WORKERS)]
+    pub threads: Option<usize>,
     /// Kill a worker that takes more memory than this, for example 4G; its stage fails, the run goes on
     #[arg(long, value_name = "SIZE", value_parser = quantities::bytes, help_heading = WORKERS)]
     pub memory_limit: Option<u64>,
-    /// Kill a worker that shows no progress for so long, for example 10m; 0: never
-    #[arg(long, value_name = "TIME", value_parser = quantities::duration, default_value = "10m", help_heading = WORKERS)]
-    pub hang_limit: Duration,
+    /// Kill a worker that shows no progress for so long, for example 10m; 0: never [default: 10m]
+    #[arg(long, value_name = "TIME", value_parser = quantities::duration, help_heading = WORKERS)]
+    pub hang_limit: Option<Duration>,
 }

@@ -1,15 +1,17 @@
-//! From flags to a suite: every name is looked up and every option checked before anything is run.
+//! From flags and suite files to a suite: every name is looked up and every option checked before anything is run.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use llmcb_plugin_api::sdk::PluginKind;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::failure::Failure;
-use super::flags::{CalibrationFlags, MeasureFlags, TaskFlags, WorkerFlags};
+use super::flags::{CalibrationFlags, MeasureFlags, WorkerFlags};
+use super::quantities;
 use crate::assets::registry::DEFAULT_MODEL;
-use crate::plugins::{Catalog, Plugin, PluginSpec};
+use crate::plugins::{Catalog, Plugin, PluginSpec, validate};
 use crate::stage::parse_task;
+use crate::suite::file::{CalibrationLines, PluginLine, SuiteFile};
 use crate::suite::format;
 use crate::suite::spec::{Calibration, PluginUse, Suite};
 use crate::tasks;
@@ -20,35 +22,131 @@ pub const DEFAULT_BACKEND: &str = "candle";
 /// Texts that calibration may name without a file.
 const TEXTS: [&str; 3] = ["boolq_passages", "wikitext2", "wikitext2:validation"];
 
-/// The models, or the default one.
-pub fn models(given: &[String]) -> Vec<String> {
-    if given.is_empty() { vec![DEFAULT_MODEL.to_owned()] } else { given.to_vec() }
+/// A list as flags give it: nothing where the flag was not given.
+fn given<T: Clone>(list: &[T]) -> Option<Vec<T>> {
+    (!list.is_empty()).then(|| list.to_vec())
 }
 
-/// Methods as `--method` gives them.
+/// Plugins as flags give them.
+pub fn lines(specs: &[String]) -> Option<Vec<PluginLine>> {
+    given(specs).map(|specs| specs.into_iter().map(PluginLine::Text).collect())
+}
+
+/// What flags say of how workers are held.
+pub fn workers(flags: &WorkerFlags) -> SuiteFile {
+    SuiteFile {
+        seeds: given(&flags.seed),
+        data: flags.data.clone(),
+        threads: flags.threads,
+        // Whole seconds: a limit that is not 0 must not become "never".
+        hang_limit: flags.hang_limit.map(|limit| format!("{}s", limit.as_secs_f64().ceil())),
+        memory_limit: flags.memory_limit.map(|bytes| bytes.to_string()),
+        ..SuiteFile::default()
+    }
+}
+
+/// What flags say of what is measured.
 ///
 /// # Errors
-/// Unknown plugins and options, each with the way out.
-pub fn methods(catalog: &Catalog, specs: &[String]) -> Result<Vec<PluginUse>, Failure> {
-    specs.iter().map(|text| plugin_use(catalog, text, PluginKind::Method, &["method"])).collect()
+/// `--tasks` without a task.
+pub fn measured(flags: &MeasureFlags) -> Result<SuiteFile, Failure> {
+    let tasks = given(&split_tasks(&flags.tasks.tasks));
+    if tasks.is_none() && !flags.tasks.tasks.is_empty() {
+        return Err(Failure::usage("--tasks names no task"));
+    }
+    Ok(SuiteFile {
+        models: given(&flags.model),
+        backends: lines(&flags.backend),
+        tasks,
+        limit: flags.tasks.limit.map(|n| usize::try_from(n).unwrap_or(usize::MAX)),
+        shots: flags.tasks.shots,
+        profile: (flags.profile || !flags.workload.is_empty()).then_some(true),
+        workloads: given(&flags.workload.iter().map(ToString::to_string).collect::<Vec<_>>()),
+        out: flags.out.clone(),
+        ..workers(&flags.workers)
+    })
+}
+
+/// What flags say of calibration.
+pub fn calibration_lines(flags: &CalibrationFlags) -> CalibrationLines {
+    CalibrationLines {
+        text: flags.calibration.clone(),
+        windows: flags.calibration_windows.map(|n| n as usize),
+        length: flags.calibration_length.map(|n| n as usize),
+    }
+}
+
+/// The suite that is meant: names are looked up, options checked, defaults filled in.
+///
+/// # Errors
+/// What cannot be had or is wrong, each with the way out.
+pub fn resolve(catalog: &Catalog, file: SuiteFile) -> Result<Suite, Failure> {
+    let defaults = Suite::default();
+    let usage = |what: &str| {
+        let what = what.to_owned();
+        move |e: String| Failure::usage(format!("{what}: {e}"))
+    };
+    if let Some(folder) = file.data.as_deref().filter(|folder| !folder.is_dir()) {
+        return Err(Failure::usage(format!("--data {}: no such folder", folder.display())));
+    }
+    let workloads = match &file.workloads {
+        None => defaults.workloads,
+        Some(texts) => {
+            texts.iter().map(|text| text.parse().map_err(usage("--workload"))).collect::<Result<_, _>>()?
+        }
+    };
+    let shots = file.shots.unwrap_or(defaults.shots);
+    let hang_limit_seconds = match &file.hang_limit {
+        None => defaults.hang_limit_seconds,
+        Some(text) => quantities::duration(text).map_err(usage("hang_limit"))?.as_secs_f64().ceil() as u64,
+    };
+    let memory_limit =
+        file.memory_limit.as_deref().map(|text| quantities::bytes(text).map_err(usage("memory_limit")));
+    Ok(Suite {
+        models: file.models.unwrap_or_else(|| vec![DEFAULT_MODEL.to_owned()]),
+        methods: uses(catalog, file.methods.as_deref().unwrap_or_default(), PluginKind::Method, &["method"])?,
+        backends: match file.backends.as_deref() {
+            Some([]) | None => backends(catalog, &[])?,
+            Some(lines) => uses(catalog, lines, PluginKind::Backend, &["runner", "engine"])?,
+        },
+        engine: file.engine.map(|line| engine(catalog, &line)).transpose()?,
+        format: file.format,
+        tasks: match file.tasks {
+            None => tasks::default_suite().into_iter().map(str::to_owned).collect(),
+            Some(tasks) => checked_tasks(tasks, shots)?,
+        },
+        limit: file.limit,
+        shots,
+        seeds: file.seeds.unwrap_or(defaults.seeds),
+        dense: file.dense.unwrap_or(defaults.dense),
+        calibration: calibration(&file.calibration)?,
+        profile: file.profile.unwrap_or(defaults.profile),
+        workloads,
+        out: file.out.unwrap_or(defaults.out),
+        data_dir: file.data,
+        threads: file.threads.unwrap_or(defaults.threads),
+        hang_limit_seconds,
+        memory_limit_bytes: memory_limit.transpose()?,
+    })
 }
 
 /// Backends as `--backend` gives them, or the embedded one.
 ///
 /// # Errors
-/// As [`methods`].
+/// Unknown plugins and options, each with the way out.
 pub fn backends(catalog: &Catalog, specs: &[String]) -> Result<Vec<PluginUse>, Failure> {
     let default = [DEFAULT_BACKEND.to_owned()];
     let specs = if specs.is_empty() { &default[..] } else { specs };
-    specs.iter().map(|text| plugin_use(catalog, text, PluginKind::Backend, &["runner", "engine"])).collect()
+    uses(catalog, &lines(specs).unwrap_or_default(), PluginKind::Backend, &["runner", "engine"])
 }
 
 /// The backend that opens models for methods.
-///
-/// # Errors
-/// As [`methods`], and where it has no engine.
-pub fn engine(catalog: &Catalog, spec: Option<&str>) -> Result<Option<PluginUse>, Failure> {
-    spec.map(|text| plugin_use(catalog, text, PluginKind::Backend, &["engine"])).transpose()
+fn engine(catalog: &Catalog, line: &PluginLine) -> Result<PluginUse, Failure> {
+    let mut found = plugin_uses(catalog, line, PluginKind::Backend, &["engine"])?;
+    match (found.pop(), found.is_empty()) {
+        (Some(engine), true) => Ok(engine),
+        _ => Err(Failure::usage("a run has one engine: its options cannot be a grid")),
+    }
 }
 
 /// Checks that every method's result can be stored in the format that was asked for, as far as that is known before any work.
@@ -71,18 +169,64 @@ pub fn check_formats(catalog: &Catalog, suite: &Suite) -> Result<(), Failure> {
     Ok(())
 }
 
-fn plugin_use(catalog: &Catalog, text: &str, kind: PluginKind, roles: &[&str]) -> Result<PluginUse, Failure> {
-    let spec = PluginSpec::parse(text).map_err(Failure::usage)?;
-    let plugin = catalog.get(&spec.plugin, Some(kind)).map_err(Failure::usage)?;
+fn uses(
+    catalog: &Catalog,
+    lines: &[PluginLine],
+    kind: PluginKind,
+    roles: &[&str],
+) -> Result<Vec<PluginUse>, Failure> {
+    let mut all = Vec::new();
+    for line in lines {
+        all.extend(plugin_uses(catalog, line, kind, roles)?);
+    }
+    Ok(all)
+}
+
+/// A plugin as written: one use for each combination of its grid.
+fn plugin_uses(
+    catalog: &Catalog,
+    line: &PluginLine,
+    kind: PluginKind,
+    roles: &[&str],
+) -> Result<Vec<PluginUse>, Failure> {
+    let id = match line {
+        PluginLine::Text(text) => PluginSpec::parse(text).map_err(Failure::usage)?.plugin,
+        PluginLine::Table(table) => table.plugin.clone(),
+    };
+    let plugin = catalog.get(&id, Some(kind)).map_err(Failure::usage)?;
     let role = roles.iter().find_map(|role| plugin.descriptor.options_of(role));
     let Some(schema) = role else {
-        return Err(Failure::usage(format!("`{}` has no {} role", spec.plugin, roles.join(" or "))));
+        return Err(Failure::usage(format!("`{id}` has no {} role", roles.join(" or "))));
     };
-    let options = match spec.to_json(schema).map_err(Failure::usage)? {
-        Value::Object(options) => options,
-        _ => serde_json::Map::new(),
+    let make = |label: String, options: Map<String, Value>| PluginUse {
+        label,
+        options,
+        ..PluginUse::new(id.clone(), plugin.path.clone())
     };
-    Ok(PluginUse { label: label(&spec), options, ..PluginUse::new(spec.plugin.clone(), plugin.path.clone()) })
+    match line {
+        PluginLine::Text(text) => {
+            let one = |spec: PluginSpec| match spec.to_json(schema).map_err(Failure::usage)? {
+                Value::Object(options) => Ok(make(label(&spec), options)),
+                _ => Ok(make(label(&spec), Map::new())),
+            };
+            PluginSpec::parse_grid(text).map_err(Failure::usage)?.into_iter().map(one).collect()
+        }
+        PluginLine::Table(table) => {
+            let one = |options: Map<String, Value>| {
+                let value = Value::Object(options.clone());
+                validate(&id, schema, &value).map_err(Failure::usage)?;
+                let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+                let options_text =
+                    options.iter().map(|(name, value)| (name.clone(), Some(text(value)))).collect();
+                let own = table.label.clone().map(|label| fit(&label));
+                Ok(make(
+                    own.unwrap_or_else(|| label(&PluginSpec { plugin: id.clone(), options: options_text })),
+                    options,
+                ))
+            };
+            table.combinations().map_err(Failure::usage)?.into_iter().map(one).collect()
+        }
+    }
 }
 
 /// The plugin's id and its options as given, fit for tables and file names.
@@ -96,6 +240,11 @@ fn label(spec: &PluginSpec) -> String {
             label.push_str(value);
         }
     }
+    fit(&label)
+}
+
+/// A label that may be part of a file name.
+fn fit(label: &str) -> String {
     label
         .chars()
         .map(|c| if c.is_ascii_alphanumeric() || "-_=.+".contains(c) { c } else { '_' })
@@ -122,33 +271,21 @@ pub fn split_tasks(given: &[String]) -> Vec<String> {
     tasks
 }
 
-/// Checked tasks, or the default ones.
-///
-/// # Errors
-/// Unknown tasks and options, with names that resemble.
-pub fn tasks(flags: &TaskFlags, seed: u64) -> Result<Vec<String>, Failure> {
-    let given = split_tasks(&flags.tasks);
-    if given.is_empty() {
-        if !flags.tasks.is_empty() {
-            return Err(Failure::usage("--tasks names no task"));
-        }
-        return Ok(tasks::default_suite().into_iter().map(str::to_owned).collect());
-    }
-    for task in &given {
-        let line = parse_task(task, None, flags.shots, seed).map_err(Failure::usage)?;
+/// Tasks, once each is known and its options are sound.
+fn checked_tasks(tasks: Vec<String>, shots: usize) -> Result<Vec<String>, Failure> {
+    for task in &tasks {
+        let line = parse_task(task, None, shots, 0).map_err(Failure::usage)?;
         if let Some(path) = line.task.path.as_deref().filter(|path| !path.is_file()) {
             return Err(Failure::usage(format!("--tasks {task}: {}: no such file", path.display())));
         }
     }
-    Ok(given)
+    Ok(tasks)
 }
 
 /// The calibration, a file being named as tasks name it.
-///
-/// # Errors
-/// Where there is neither a text nor a file of that name.
-pub fn calibration(flags: &CalibrationFlags) -> Result<Calibration, Failure> {
-    let given = flags.calibration.as_str();
+fn calibration(lines: &CalibrationLines) -> Result<Calibration, Failure> {
+    let defaults = Calibration::default();
+    let given = lines.text.as_deref().unwrap_or(&defaults.text);
     let path = given.strip_prefix("text:").unwrap_or(given);
     let text = if TEXTS.contains(&given) {
         given.to_owned()
@@ -162,44 +299,8 @@ pub fn calibration(flags: &CalibrationFlags) -> Result<Calibration, Failure> {
     };
     Ok(Calibration {
         text,
-        windows: flags.calibration_windows as usize,
-        length: flags.calibration_length as usize,
-    })
-}
-
-/// A suite of the dense models: what `run` and `eval` share.
-///
-/// # Errors
-/// As [`backends`], [`tasks`] and [`base`].
-pub fn measured(catalog: &Catalog, flags: &MeasureFlags) -> Result<Suite, Failure> {
-    Ok(Suite {
-        models: models(&flags.model),
-        backends: backends(catalog, &flags.backend)?,
-        tasks: tasks(&flags.tasks, flags.workers.seed)?,
-        limit: flags.tasks.limit.map(|n| usize::try_from(n).unwrap_or(usize::MAX)),
-        shots: flags.tasks.shots,
-        profile: flags.profile,
-        ..base(&flags.workers, flags.out.clone())?
-    })
-}
-
-/// A suite with the limits that flags give.
-///
-/// # Errors
-/// Where `--data` names no folder.
-pub fn base(workers: &WorkerFlags, out: PathBuf) -> Result<Suite, Failure> {
-    if let Some(folder) = workers.data.as_deref().filter(|folder| !folder.is_dir()) {
-        return Err(Failure::usage(format!("--data {}: no such folder", folder.display())));
-    }
-    Ok(Suite {
-        seed: workers.seed,
-        data_dir: workers.data.clone(),
-        threads: workers.threads,
-        memory_limit_bytes: workers.memory_limit,
-        // Whole seconds: a limit that is not 0 must not become "never".
-        hang_limit_seconds: workers.hang_limit.as_secs_f64().ceil() as u64,
-        out,
-        ..Suite::default()
+        windows: lines.windows.unwrap_or(defaults.windows),
+        length: lines.length.unwrap_or(defaults.length),
     })
 }
 

@@ -1,5 +1,6 @@
 //! `run`, and the default benchmark of a plugin.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
@@ -8,6 +9,9 @@ use super::execute::{Show, execute};
 use super::failure::Failure;
 use super::flags::{CalibrationFlags, GlobalFlags, MeasureFlags};
 use super::{plugins, request};
+use crate::assets::registry::DEFAULT_MODEL;
+use crate::plugins::Catalog;
+use crate::suite::file::{PluginLine, SuiteFile};
 use crate::suite::spec::{PluginUse, Suite};
 use crate::tasks::DEFAULT_CALIBRATION;
 
@@ -23,8 +27,12 @@ Examples:
       a model of one's own, two tasks
   llmcb-host run --method gptq --tasks text:notes.txt --calibration notes-train.txt
       calibration and perplexity on one's own text
-  llmcb-host run --method gptq --limit 100 --dry-run
-      what would be done, and what is done already
+  llmcb-host run --method gptq:bits=3|4,group_size=64|128 --seed 1,2,3
+      a grid of options, everything with three seeds
+  llmcb-host run suite.toml --limit 100
+      a suite file; flags go before what the file says
+  llmcb-host run --method gptq --print-suite > suite.toml
+      the suite file that says the same
 
 Exit codes: 0 all done, 1 a stage failed (the others were run), 2 nothing was run because something named is wrong, 130 stopped";
 
@@ -40,9 +48,12 @@ const QUICK_TASKS: [(&str, &str); 2] =
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct RunCommand {
+    /// Suite file (TOML): models, methods, backends, tasks, seeds, limits; every flag goes before what it says
+    #[arg(value_name = "SUITE")]
+    suite: Option<PathBuf>,
     #[command(flatten)]
-    measure: MeasureFlags,
-    /// Method with its options, for example gptq:bits=4,group_size=128; repeatable
+    pub(super) measure: MeasureFlags,
+    /// Method with its options, for example gptq:bits=4,group_size=128, or a grid of them, gptq:bits=3|4; repeatable
     #[arg(long, value_name = "SPEC", display_order = 0)]
     method: Vec<String>,
     /// Backend that opens models for methods [default: the first --backend that can]
@@ -59,18 +70,28 @@ pub struct RunCommand {
     calibration: CalibrationFlags,
 }
 
-/// Runs the command.
-pub fn run(global: &GlobalFlags, command: RunCommand) -> Result<ExitCode, Failure> {
-    let catalog = plugins::catalog(global)?;
-    let suite = Suite {
-        methods: request::methods(&catalog, &command.method)?,
-        engine: request::engine(&catalog, command.engine.as_deref())?,
-        format: command.format,
-        dense: !command.no_dense,
-        calibration: request::calibration(&command.calibration)?,
-        ..request::measured(&catalog, &command.measure)?
+/// The suite that the command means.
+pub fn suite(catalog: &Catalog, command: &RunCommand) -> Result<Suite, Failure> {
+    let flags = SuiteFile {
+        methods: request::lines(&command.method),
+        engine: command.engine.clone().map(PluginLine::Text),
+        format: command.format.clone(),
+        dense: command.no_dense.then_some(false),
+        calibration: request::calibration_lines(&command.calibration),
+        ..request::measured(&command.measure)?
     };
-    request::check_formats(&catalog, &suite)?;
+    let file = match &command.suite {
+        Some(path) => SuiteFile::read(path).map_err(Failure::usage)?,
+        None => SuiteFile::default(),
+    };
+    let suite = request::resolve(catalog, flags.over(file))?;
+    request::check_formats(catalog, &suite)?;
+    Ok(suite)
+}
+
+/// Runs the command.
+pub fn run(global: &GlobalFlags, command: &RunCommand) -> Result<ExitCode, Failure> {
+    let suite = suite(&plugins::catalog(global)?, command)?;
     execute(suite, Show::of(&command.measure, global.quiet))
 }
 
@@ -87,7 +108,7 @@ pub fn default_benchmark(global: &GlobalFlags) -> Result<ExitCode, Failure> {
     }
     let tasks = crate::tasks::default_suite();
     let suite = Suite {
-        models: request::models(&[]),
+        models: vec![DEFAULT_MODEL.to_owned()],
         methods,
         backends,
         tasks: tasks
@@ -103,5 +124,5 @@ pub fn default_benchmark(global: &GlobalFlags) -> Result<ExitCode, Failure> {
         },
         ..Suite::default()
     };
-    execute(suite, Show { json: false, dry_run: false, quiet: global.quiet })
+    execute(suite, Show { json: false, print_suite: false, dry_run: false, quiet: global.quiet })
 }

@@ -13,4 +13,4 @@ pub mod schema;
 
 pub use describe::{CachedDescriptions, Describe, Refusal};
 pub use discovery::{Catalog, DiscoveryError, Origin, Place, Plugin, SearchPath};
-pub use options::{OptionsError, PluginSpec};
+pub use options::{OptionsError, PluginSpec, validate};

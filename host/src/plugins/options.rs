@@ -72,6 +72,31 @@ impl PluginSpec {
         Ok(PluginSpec { plugin: plugin.to_owned(), options })
     }
 
+    /// Reads the same, where an option may have several values, `bits=3|4`: every combination, the last option varying fastest.
+    ///
+    /// # Errors
+    /// As [`parse`](Self::parse).
+    pub fn parse_grid(text: &str) -> Result<Vec<Self>, OptionsError> {
+        let spec = PluginSpec::parse(text)?;
+        let mut all = vec![PluginSpec { options: Vec::new(), ..spec.clone() }];
+        for (name, value) in &spec.options {
+            let values: Vec<Option<String>> = match value {
+                Some(value) => value.split('|').map(|one| Some(one.trim().to_owned())).collect(),
+                None => vec![None],
+            };
+            let with = |so_far: &PluginSpec| {
+                let one = |value: &Option<String>| {
+                    let mut spec = so_far.clone();
+                    spec.options.push((name.clone(), value.clone()));
+                    spec
+                };
+                values.iter().map(one).collect::<Vec<_>>()
+            };
+            all = all.iter().flat_map(with).collect();
+        }
+        Ok(all)
+    }
+
     /// Turns the options into a JSON object by the schema's types and checks it with [`validate`].
     ///
     /// # Errors

@@ -4,20 +4,28 @@ use super::plan::{DENSE, Plan};
 use super::result::{Cell, MetricRecord, StageKind};
 use super::spec::Suite;
 use super::state::State;
+use crate::tracks::{PREFILL_TOKENS, macs};
 
-/// All cells of a suite, in the order of the table: models, methods (the dense model first), backends.
+/// All cells of a suite, in the order of the table: models, methods (the dense model first), seeds, backends.
 pub(super) fn cells(suite: &Suite, plan: &Plan, states: &[State]) -> Vec<Cell> {
     let backends: Vec<Option<usize>> = match suite.backends.len() {
         0 => vec![None],
         n => (0..n).map(Some).collect(),
     };
-    let methods =
-        suite.dense.then_some(None).into_iter().chain((0..suite.methods.len()).map(Some)).collect::<Vec<_>>();
+    let of_methods =
+        (0..suite.methods.len()).flat_map(|m| suite.seeds.iter().map(move |seed| (Some(m), *seed)));
+    let rows: Vec<(Option<usize>, u64)> =
+        suite.dense_seeds().iter().map(|seed| (None, *seed)).chain(of_methods).collect();
     let mut cells = Vec::new();
     for model in 0..suite.models.len() {
-        for method in &methods {
+        for (method, seed) in &rows {
             for backend in &backends {
-                let cell = cell(suite, plan, states, (model, *method, *backend));
+                let cell = cell(
+                    suite,
+                    plan,
+                    states,
+                    Place { model, method: *method, backend: *backend, seed: *seed },
+                );
                 if !cell.stages.is_empty() {
                     cells.push(cell);
                 }
@@ -27,32 +35,53 @@ pub(super) fn cells(suite: &Suite, plan: &Plan, states: &[State]) -> Vec<Cell> {
     cells
 }
 
-fn cell(
-    suite: &Suite,
-    plan: &Plan,
-    states: &[State],
-    (model, method, backend): (usize, Option<usize>, Option<usize>),
-) -> Cell {
+/// The dense cell that a cell is compared with: of the same seed where the dense model was run with several.
+pub(crate) fn dense_of<'a>(cells: &'a [Cell], cell: &Cell) -> Option<&'a Cell> {
+    let mut same =
+        cells.iter().filter(|c| c.method == DENSE && c.model == cell.model && c.backend == cell.backend);
+    let first = same.clone().next();
+    same.find(|c| c.seed == cell.seed).or(first)
+}
+
+/// Which cell.
+#[derive(Clone, Copy)]
+struct Place {
+    model: usize,
+    method: Option<usize>,
+    backend: Option<usize>,
+    seed: u64,
+}
+
+fn cell(suite: &Suite, plan: &Plan, states: &[State], place: Place) -> Cell {
+    let Place { model, method, backend, seed } = place;
     let engine = || suite.engine.as_ref().map_or("", |e| e.label.as_str()).to_owned();
     let mut cell = Cell {
         model: suite.models[model].clone(),
         method: method.map_or(DENSE, |m| &suite.methods[m].label).to_owned(),
         backend: backend.map_or_else(engine, |b| suite.backends[b].label.clone()),
+        seed,
         stages: Vec::new(),
         metrics: Vec::new(),
         paired: Vec::new(),
         checkpoint: None,
         weight_bytes: 0,
-        profile: None,
+        macs: None,
+        profiles: Vec::new(),
     };
     for (stage, state) in plan.stages.iter().zip(states) {
-        let ours = stage.model == model && stage.method == method;
+        let ours = stage.model == model && stage.method == method && stage.seed == seed;
         if !ours || (stage.kind != StageKind::Compress && stage.backend != backend) {
             continue;
         }
         let mut summary = state.summary.clone();
         summary.task = stage.task.map(|t| suite.tasks[t].clone());
-        let task = summary.task.clone().unwrap_or_else(|| stage.kind.name().to_owned());
+        let kind = stage.kind.name().to_owned();
+        let workload = stage.workload.filter(|_| suite.workloads.len() > 1);
+        let task = match (&summary.task, workload) {
+            (Some(task), _) => task.clone(),
+            (None, Some(workload)) => format!("{kind}:{}", suite.workloads[workload]),
+            (None, None) => kind,
+        };
         cell.stages.push(summary);
         let Some(result) = &state.result else { continue };
         cell.metrics.extend(
@@ -66,8 +95,10 @@ fn cell(
         {
             cell.weight_bytes = info.bytes_on_disk;
         }
-        if let Some(profile) = &result.profile {
-            cell.profile = Some(profile.clone());
+        cell.profiles.extend(result.profile.clone());
+        if stage.kind != StageKind::Compress {
+            let info = result.model.info.as_ref();
+            cell.macs = cell.macs.or(info.and_then(|info| macs(info, PREFILL_TOKENS)));
         }
     }
     cell

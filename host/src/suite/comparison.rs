@@ -45,6 +45,23 @@ pub struct Difference {
     pub paired: Option<Paired>,
 }
 
+impl Difference {
+    /// Whether the two numbers differ as their items do: else one of them is not what its items say.
+    pub fn follows(&self, paired: &Paired) -> bool {
+        let stated = if self.metric == "perplexity" {
+            (self.second / self.first).ln()
+        } else {
+            self.second - self.first
+        };
+        (stated - paired.difference).abs() <= 1e-6
+    }
+
+    /// Whether it is a speed, which is never the same twice.
+    pub fn is_speed(&self) -> bool {
+        self.task.split(':').next() == Some(super::StageKind::Profile.name())
+    }
+}
+
 /// Two runs against each other.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Comparison {
@@ -81,11 +98,12 @@ fn settings(run: &RunResult) -> BTreeMap<String, Value> {
     let mut all = BTreeMap::new();
     let json = |value: serde_json::Result<Value>| value.unwrap_or(Value::Null);
     flatten("suite", &json(serde_json::to_value(&run.suite)), &mut all);
+    flatten("inputs", &json(serde_json::to_value(&run.inputs)), &mut all);
     flatten("machine", &json(serde_json::to_value(&run.machine)), &mut all);
     all.insert("host_version".to_owned(), Value::from(run.host_version.as_str()));
     all.insert("abi_version".to_owned(), Value::from(run.abi_version.as_str()));
-    // Where a plugin's file lay is not what it was.
-    all.retain(|place, _| !place.ends_with(".path"));
+    // Where a plugin's file lay, and where results went, is not what was run.
+    all.retain(|place, _| !place.ends_with(".path") && place != "suite.out");
     all
 }
 
@@ -145,7 +163,9 @@ fn cells(roots: [&Path; 2], [one, other]: [&Cell; 2], out: &mut Comparison) {
                     |root: &Path, stage: &StageSummary| items(&root.join(&stage.directory).join(ITEMS));
                 let found = read(roots[0], &a).and_then(|a| paired(&a, &read(roots[1], &b)?));
                 match found {
-                    Ok(found) => all.extend(found.into_iter().filter_map(|p| named(task, p))),
+                    Ok(found) => {
+                        all.extend(found.into_iter().filter_map(|c| named(task, c)).map(|c| c.paired))
+                    }
                     Err(problem) => {
                         out.notes
                             .push(format!("{} / {task}: not item by item: {problem}", name(one).join(" / ")));

@@ -9,8 +9,9 @@ use serde_json::{Map, Value};
 
 use super::format;
 use super::key::FileHashes;
+use super::result::{Inputs, PluginFile};
 use super::spec::{PluginUse, Suite};
-use crate::assets::{Progress, ProgressFn, Store};
+use crate::assets::{AssetError, Progress, ProgressFn, Store};
 use crate::stage::{calibration_name, data_name, parse_task};
 use crate::tasks;
 use crate::worker::protocol::Request;
@@ -23,6 +24,8 @@ pub struct ModelFact {
     pub path: PathBuf,
     /// SHA-256 over its files.
     pub sha256: String,
+    /// Whether it is here; else path and hash are not known yet.
+    pub at_hand: bool,
 }
 
 /// A plugin that answers.
@@ -41,8 +44,8 @@ pub struct PluginFact {
 pub struct TaskFact {
     /// The task's name without options.
     pub name: String,
-    /// Hash of its version, options and data.
-    pub fingerprint: String,
+    /// Hash of its version, options and data, for each seed of the suite.
+    pub fingerprints: Vec<String>,
     /// SHA-256 of its data by name.
     pub data: BTreeMap<String, String>,
     /// Solved examples before each question.
@@ -53,6 +56,19 @@ pub struct TaskFact {
     pub seqlen: Option<usize>,
     /// Version of the task's definition.
     pub version: String,
+    /// About how many tokens pass through a model; 0 where its data are not here.
+    pub tokens: u64,
+    /// Whether its data are here; else hashes are not known yet.
+    pub at_hand: bool,
+}
+
+/// What becomes of models and data that a store does not have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Absent {
+    /// They cannot be used.
+    Fails,
+    /// They are taken for such as will be fetched: for planning without fetching.
+    IsFetchedLater,
 }
 
 /// A text for calibration or for prompts.
@@ -83,6 +99,8 @@ pub struct Facts {
     pub threads: usize,
     /// The machine in words, for keys of profile stages.
     pub machine: String,
+    /// SHA-256 of the program; empty where it cannot be read.
+    pub program: String,
 }
 
 impl Facts {
@@ -110,12 +128,33 @@ impl Facts {
     }
 }
 
+impl Facts {
+    /// What results are made from, by hash.
+    pub(super) fn inputs(&self, suite: &Suite) -> Inputs {
+        let mut out = Inputs { program: self.program.clone(), ..Inputs::default() };
+        for (name, fact) in suite.models.iter().zip(&self.models) {
+            if let Ok(fact) = fact {
+                out.models.insert(name.clone(), fact.sha256.clone());
+            }
+        }
+        let engine = self.engine.iter().flatten().map(|(_, fact)| fact);
+        for fact in self.methods.iter().flatten().chain(self.backends.iter().flatten()).chain(engine) {
+            let file = PluginFile { version: fact.descriptor.version.clone(), sha256: fact.sha256.clone() };
+            out.plugins.insert(fact.descriptor.id.clone(), file);
+        }
+        out.data.extend(self.tasks.iter().flatten().flat_map(|task| task.data.clone()));
+        out.data.extend(self.text.iter().flatten().map(|text| (text.name.clone(), text.sha256.clone())));
+        out
+    }
+}
+
 /// Gathers the facts of a suite. An interrupt ends it early, with what is missing given as errors.
 pub fn gather(
     suite: &Suite,
     store: &Store,
     workers: &WorkerOptions,
     interrupt: &Interrupt,
+    absent: Absent,
     progress: &ProgressFn<'_>,
 ) -> Facts {
     let hashes = FileHashes::new(Some(store.options().cache.join("hashes")));
@@ -156,10 +195,18 @@ pub fn gather(
         .iter()
         .map(|reference| {
             unless_stopped()?;
-            let path = super::models::locate(reference, store, progress)?;
+            let later = absent == Absent::IsFetchedLater && super::models::is_remote(reference, store);
+            let path = match super::models::locate(reference, store, progress) {
+                Ok(path) => path,
+                Err(_) if later => {
+                    let sha256 = format!("to be fetched: {reference}");
+                    return Ok(ModelFact { path: PathBuf::new(), sha256, at_hand: false });
+                }
+                Err(error) => return Err(error),
+            };
             progress(Progress::Message(format!("hashing {reference}")));
             let sha256 = hashes.model(&path).map_err(|e| format!("model {}: {e}", path.display()))?;
-            Ok(ModelFact { path, sha256 })
+            Ok(ModelFact { path, sha256, at_hand: true })
         })
         .collect();
     let tasks = suite
@@ -168,15 +215,27 @@ pub fn gather(
         .map(|line| {
             unless_stopped()?;
             progress(Progress::Message(format!("preparing task {line}")));
-            task(line, suite, store, progress).map_err(|e| e.to_string())
+            match task(line, suite, store, progress) {
+                Err(tasks::TaskError::Asset(AssetError::NoSource { .. }))
+                    if absent == Absent::IsFetchedLater =>
+                {
+                    task_to_fetch(line, suite).map_err(|e| e.to_string())
+                }
+                found => found.map_err(|e| e.to_string()),
+            }
         })
         .collect();
     let calibrates = methods.iter().flatten().any(|m| m.descriptor.needs.calibration);
     let text = (calibrates || suite.profile).then(|| {
         unless_stopped()?;
-        let text = tasks::calibration_text(Some(&suite.calibration.text), store, progress)
-            .map_err(|e| e.to_string())?;
-        Ok(TextFact { name: calibration_name(&text.name), sha256: text.sha256 })
+        match tasks::calibration_text(Some(&suite.calibration.text), store, progress) {
+            Ok(text) => Ok(TextFact { name: calibration_name(&text.name), sha256: text.sha256 }),
+            Err(tasks::TaskError::Asset(AssetError::NoSource { .. })) if absent == Absent::IsFetchedLater => {
+                let sha256 = format!("to be fetched: {}", suite.calibration.text);
+                Ok(TextFact { name: suite.calibration.text.clone(), sha256 })
+            }
+            Err(error) => Err(error.to_string()),
+        }
     });
     let machine = super::machine::describe();
     Facts {
@@ -188,6 +247,7 @@ pub fn gather(
         text,
         threads: suite.thread_budget(),
         machine: format!("{} x{}", machine.cpu, machine.cores),
+        program: std::env::current_exe().and_then(|file| hashes.file(&file)).unwrap_or_default(),
     }
 }
 
@@ -197,16 +257,35 @@ fn task(
     store: &Store,
     progress: &ProgressFn<'_>,
 ) -> Result<TaskFact, tasks::TaskError> {
-    let parsed = parse_task(line, suite.limit, suite.shots, suite.seed)?;
+    let first = suite.seeds.first().copied().unwrap_or_default();
+    let parsed = parse_task(line, suite.limit, suite.shots, first)?;
     let prepared = parsed.task.prepare(store, &parsed.options, progress)?;
     Ok(TaskFact {
         name: prepared.name.clone(),
-        fingerprint: prepared.fingerprint(),
+        fingerprints: suite.seeds.iter().map(|seed| prepared.fingerprint(*seed)).collect(),
         data: prepared.data.iter().map(|d| (data_name(d), d.sha256.clone())).collect(),
         shots: parsed.options.shots,
         limit: parsed.options.limit,
         seqlen: prepared.seqlen(),
         version: prepared.spec().version.to_owned(),
+        tokens: prepared.about_tokens(),
+        at_hand: true,
+    })
+}
+
+/// A task whose data will be fetched.
+fn task_to_fetch(line: &str, suite: &Suite) -> Result<TaskFact, tasks::TaskError> {
+    let parsed = parse_task(line, suite.limit, suite.shots, 0)?;
+    Ok(TaskFact {
+        name: parsed.task.name(),
+        fingerprints: suite.seeds.iter().map(|seed| format!("to be fetched: {line} {seed}")).collect(),
+        data: BTreeMap::new(),
+        shots: parsed.options.shots,
+        limit: parsed.options.limit,
+        seqlen: parsed.options.seqlen,
+        version: parsed.task.spec.version.to_owned(),
+        tokens: 0,
+        at_hand: false,
     })
 }
 

@@ -2,9 +2,12 @@
 
 mod cells;
 pub mod comparison;
+pub mod estimate;
 pub mod facts;
+pub mod file;
 pub(crate) mod format;
 pub mod key;
+pub mod leaderboard;
 pub mod machine;
 pub mod models;
 mod overall;
@@ -19,6 +22,7 @@ pub mod store;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use cells::dense_of;
 pub use result::{Cell, MetricRecord, RunResult, StageKind, StageResult, StageSummary, Status};
 pub use run::{Event, SuiteError, run};
 pub use spec::{Calibration, PluginUse, ProfileSpec, Suite};

@@ -4,6 +4,21 @@ use std::path::{Path, PathBuf};
 
 use crate::assets::{AssetError, ProgressFn, Store, nearest, registry};
 
+/// Whether a model is one that can be fetched: an asset, or a repository of the hub.
+pub fn is_remote(reference: &str, store: &Store) -> bool {
+    let asset = store.asset(reference).is_ok_and(|asset| asset.kind == registry::Kind::Model);
+    asset
+        || (!Path::new(reference).exists()
+            && !looks_like_a_path(reference)
+            && repository(reference).is_some())
+}
+
+fn looks_like_a_path(reference: &str) -> bool {
+    reference.starts_with(['/', '.', '~'])
+        || reference.ends_with(".gguf")
+        || reference.matches('/').count() > 1
+}
+
 /// The files of a model.
 ///
 /// # Errors
@@ -18,9 +33,7 @@ pub fn locate(reference: &str, store: &Store, progress: &ProgressFn<'_>) -> Resu
     if path.exists() {
         return path.canonicalize().map_err(|e| format!("model {reference}: {e}"));
     }
-    let looks_like_a_path = reference.starts_with(['/', '.', '~'])
-        || reference.ends_with(".gguf")
-        || reference.matches('/').count() > 1;
+    let looks_like_a_path = looks_like_a_path(reference);
     match repository(reference) {
         Some((id, revision)) if !looks_like_a_path => {
             store.hub_model(id, revision, progress).map_err(|error| match error {

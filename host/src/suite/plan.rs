@@ -29,6 +29,10 @@ pub struct PlannedStage {
     pub backend: Option<usize>,
     /// Number of its task in the suite, of evaluate stages.
     pub task: Option<usize>,
+    /// Number of its workload in the suite, of profile stages.
+    pub workload: Option<usize>,
+    /// Its seed.
+    pub seed: u64,
     /// The stage whose checkpoint it needs, a number in the plan.
     pub needs: Option<usize>,
     /// Why it cannot be run at all, and as what that counts.
@@ -87,12 +91,16 @@ struct Planner<'a> {
 }
 
 /// Which stage, without how it came out.
+#[derive(Clone, Copy)]
 struct Place {
     kind: StageKind,
     model: usize,
     method: Option<usize>,
     backend: Option<usize>,
     task: Option<usize>,
+    workload: Option<usize>,
+    /// Number of its seed in the suite.
+    seed: usize,
     needs: Option<usize>,
 }
 
@@ -104,6 +112,13 @@ impl Planner<'_> {
         let mut names = vec![model, method];
         names.extend(place.backend.map(|b| suite.backends[b].label.as_str()));
         names.extend(place.task.map(|t| suite.tasks[t].as_str()));
+        let workload =
+            place.workload.map(|w| suite.workloads[w].to_string()).filter(|_| suite.workloads.len() > 1);
+        names.extend(workload.as_deref());
+        // What decides nothing of a stage is not in its name.
+        let seeded = suite.seeds.len() > 1 && (place.method.is_some() || suite.seeds_matter_to_dense());
+        let seed = seeded.then(|| format!("seed {}", suite.seeds[place.seed]));
+        names.extend(seed.as_deref());
         let (key, blocked) = match inputs {
             Ok(inputs) => (inputs.key(), None),
             Err(blocked) => (String::new(), Some(blocked)),
@@ -121,9 +136,11 @@ impl Planner<'_> {
         if suite.backends.len() > 1 {
             words.extend(place.backend.map(|b| suite.backends[b].shown()));
         }
-        words.push(match place.task {
-            Some(task) => suite.tasks[task].clone(),
-            None => place.kind.name().to_owned(),
+        words.extend(seed);
+        words.push(match (place.task, workload) {
+            (Some(task), _) => suite.tasks[task].clone(),
+            (None, Some(workload)) => format!("{} {workload}", place.kind.name()),
+            (None, None) => place.kind.name().to_owned(),
         });
         self.stages.push(PlannedStage {
             kind: place.kind,
@@ -134,13 +151,15 @@ impl Planner<'_> {
             method: place.method,
             backend: place.backend,
             task: place.task,
+            workload: place.workload,
+            seed: suite.seeds[place.seed],
             needs: place.needs,
             blocked,
         });
         self.stages.len() - 1
     }
 
-    fn compress(&mut self, model: usize, method: usize) -> usize {
+    fn compress(&mut self, model: usize, method: usize, seed: usize) -> usize {
         let inputs = || {
             let model = self.facts.models[model].as_ref().map_err(|e| failed(e))?;
             let fact = self.facts.methods[method].as_ref().map_err(|e| failed(e))?;
@@ -159,7 +178,7 @@ impl Planner<'_> {
                 engine: part(&engine, "engine"),
                 method: part(fact, "method"),
                 calibration,
-                seed: self.suite.seed,
+                seed: self.suite.seeds[seed],
             })
         };
         let inputs = inputs();
@@ -169,6 +188,8 @@ impl Planner<'_> {
             method: Some(method),
             backend: None,
             task: None,
+            workload: None,
+            seed,
             needs: None,
         };
         self.push(place, inputs)
@@ -199,28 +220,24 @@ impl Planner<'_> {
         Ok((part(fact, "runner"), model))
     }
 
-    fn score(&mut self, model: usize, method: Option<usize>, backend: usize, needs: Option<usize>) {
+    /// Scores and times a model: `of` says which.
+    fn score(&mut self, of: Place) {
+        let Place { model, needs, seed, .. } = of;
+        let backend = of.backend.unwrap_or_default();
         for task in 0..self.suite.tasks.len() {
             let inputs = self.subject(model, backend, needs).and_then(|(runner, subject)| {
                 let fact = self.facts.tasks[task].as_ref().map_err(|e| failed(e))?;
                 Ok(Inputs::Evaluate {
                     model: subject,
                     runner,
-                    task: fact.fingerprint.clone(),
-                    seed: self.suite.seed,
+                    task: fact.fingerprints[seed].clone(),
+                    seed: self.suite.seeds[seed],
                 })
             });
-            let place = Place {
-                kind: StageKind::Evaluate,
-                model,
-                method,
-                backend: Some(backend),
-                task: Some(task),
-                needs,
-            };
-            self.push(place, inputs);
+            self.push(Place { kind: StageKind::Evaluate, task: Some(task), ..of }, inputs);
         }
-        if self.suite.profile {
+        let workloads = if self.suite.profile { self.suite.workloads.len() } else { 0 };
+        for workload in 0..workloads {
             let inputs = self.subject(model, backend, needs).and_then(|(runner, subject)| {
                 let text = match &self.facts.text {
                     Some(text) => text.as_ref().map_err(|e| failed(e))?,
@@ -229,32 +246,42 @@ impl Planner<'_> {
                 Ok(Inputs::Profile {
                     model: subject,
                     runner,
-                    workload: self.suite.workload.clone(),
+                    workload: self.suite.workloads[workload].clone(),
                     text: text.sha256.clone(),
                     threads: self.facts.threads,
                     machine: self.facts.machine.clone(),
                 })
             });
-            let place =
-                Place { kind: StageKind::Profile, model, method, backend: Some(backend), task: None, needs };
-            self.push(place, inputs);
+            self.push(Place { kind: StageKind::Profile, workload: Some(workload), ..of }, inputs);
         }
     }
 }
 
-/// Plans a suite: for each model, the dense one is scored, then each method compresses it and the result is scored.
+/// Plans a suite: for each model, the dense one is scored, then each method compresses it and the result is scored, with every seed.
 pub fn plan(suite: &Suite, facts: &Facts) -> Plan {
     let mut planner = Planner { suite, facts, stages: Vec::new() };
+    let place = |model, method, backend, seed, needs| Place {
+        kind: StageKind::Evaluate,
+        model,
+        method,
+        backend: Some(backend),
+        task: None,
+        workload: None,
+        seed,
+        needs,
+    };
     for model in 0..suite.models.len() {
-        if suite.dense {
+        for seed in 0..suite.dense_seeds().len() {
             for backend in 0..suite.backends.len() {
-                planner.score(model, None, backend, None);
+                planner.score(place(model, None, backend, seed, None));
             }
         }
         for method in 0..suite.methods.len() {
-            let needs = planner.compress(model, method);
-            for backend in 0..suite.backends.len() {
-                planner.score(model, Some(method), backend, Some(needs));
+            for seed in 0..suite.seeds.len() {
+                let needs = planner.compress(model, method, seed);
+                for backend in 0..suite.backends.len() {
+                    planner.score(place(model, Some(method), backend, seed, Some(needs)));
+                }
             }
         }
     }
@@ -304,7 +331,8 @@ pub(crate) fn settings(suite: &Suite, facts: &Facts, stage: &PlannedStage) -> Ma
             }
         }
         StageKind::Profile => {
-            set("workload", serde_json::to_value(&suite.workload).unwrap_or_default());
+            let workload = stage.workload.map(|w| &suite.workloads[w]);
+            set("workload", serde_json::to_value(workload).unwrap_or_default());
             set("text", suite.calibration.text.clone().into());
         }
     }

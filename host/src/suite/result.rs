@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use super::spec::Suite;
 use crate::metrics::{MetricValue, Paired};
-use crate::tracks::Om;
+use crate::tracks::{Macs, Om};
 
 /// Version of the result files. Fields may be added under one version; a change of meaning raises it.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -100,7 +100,7 @@ pub struct PluginRecord {
 /// A number that a task or a measurement gave.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct MetricRecord {
-    /// The task as the suite names it, or `profile` for measured speed.
+    /// The task as the suite names it, or `profile` for measured speed (`profile:WORKLOAD` where there are several workloads).
     pub task: String,
     /// Its name, value, standard error and number of items.
     #[serde(flatten)]
@@ -271,6 +271,9 @@ pub struct StageSummary {
     /// Wall-clock seconds of the stage when it was done.
     #[serde(default)]
     pub wall_seconds: f64,
+    /// Processor seconds of its worker, user and system.
+    #[serde(default)]
+    pub cpu_seconds: f64,
     /// Largest resident memory of its worker.
     #[serde(default)]
     pub peak_memory_bytes: u64,
@@ -298,6 +301,9 @@ pub struct Cell {
     pub method: String,
     /// Label of the backend.
     pub backend: String,
+    /// The seed.
+    #[serde(default)]
+    pub seed: u64,
     /// Its stages, in order: compress, evaluate for each task, profile.
     pub stages: Vec<StageSummary>,
     /// All metrics of its stages.
@@ -312,12 +318,16 @@ pub struct Cell {
     /// Bytes of the weight files that were evaluated.
     #[serde(default)]
     pub weight_bytes: u64,
-    /// Times, when it was profiled.
-    #[serde(default)]
-    pub profile: Option<ProfileRecord>,
+    /// Operations of a pass over a prompt, where the backend says what the model multiplies.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub macs: Option<Macs>,
+    /// Times, one entry for each workload that it was profiled on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub profiles: Vec<ProfileRecord>,
 }
 
-/// An overall metric: `100 * sqrt(mean over cells of ratio^2)`, ratios taken against the dense model on the same backend.
+/// An overall metric: `100 * sqrt(mean over cells of ratio^2)`, ratios taken against the dense model on the same backend (in track 3
+/// against the cheapest method).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct OverallMetric {
     /// Number of the track.
@@ -326,9 +336,33 @@ pub struct OverallMetric {
     pub method: String,
     /// Label of the backend.
     pub backend: String,
-    /// The metric over all models of the suite; 100 is as good as dense.
+    /// The metric over all models and seeds of the suite; 100 is as good as dense.
     #[serde(flatten)]
     pub om: Om,
+}
+
+/// What a run was made from, by hash.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Inputs {
+    /// SHA-256 of each model's files, by the name the user gave it.
+    pub models: BTreeMap<String, String>,
+    /// Plugins by id.
+    pub plugins: BTreeMap<String, PluginFile>,
+    /// SHA-256 of each piece of data, by name.
+    pub data: BTreeMap<String, String>,
+    /// SHA-256 of the program.
+    pub program: String,
+}
+
+/// A plugin's file.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct PluginFile {
+    /// The plugin's version.
+    pub version: String,
+    /// SHA-256 of the shared object.
+    pub sha256: String,
 }
 
 /// The whole run. `run.json` in the result directory, written anew after every stage.
@@ -342,6 +376,9 @@ pub struct RunResult {
     pub abi_version: String,
     /// The suite as it was run.
     pub suite: Suite,
+    /// What it was made from.
+    #[serde(default)]
+    pub inputs: Inputs,
     /// The machine.
     pub machine: Machine,
     /// When the run was started, seconds since 1970-01-01 UTC.
@@ -353,9 +390,9 @@ pub struct RunResult {
     /// Whether the user stopped it.
     #[serde(default)]
     pub interrupted: bool,
-    /// One per model, method and backend.
+    /// One per model, method, backend and seed.
     pub cells: Vec<Cell>,
-    /// Overall metrics, where there is a dense baseline.
+    /// Overall metrics of every track; without a value where nothing was measured.
     #[serde(default)]
     pub overall: Vec<OverallMetric>,
     /// What could not be planned, one line each (a model that is not there, options that a plugin refuses).

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use llmcb_plugin_api::abi::{ABI_MAJOR, ABI_MINOR};
 
 use super::cells::cells;
-use super::facts::{self, Facts, PluginFact};
+use super::estimate::{Amount, Estimator, History, Timing};
+use super::facts::{self, Absent, Facts, PluginFact};
 use super::overall::overall;
 use super::pairs::Pairs;
 use super::plan::{self, Plan, PlannedStage};
@@ -161,7 +162,7 @@ pub fn run_with(
         .stopped_by(interrupt.for_fetches());
     let facts = {
         let on_event = RefCell::new(&mut *on_event);
-        facts::gather(suite, &data, workers, interrupt, &|progress| {
+        facts::gather(suite, &data, workers, interrupt, Absent::Fails, &|progress| {
             let event = match progress {
                 assets::Progress::Message(message) => Event::Preparing { message },
                 assets::Progress::Bytes { what, done, total } => Event::Fetching { what, done, total },
@@ -186,9 +187,22 @@ pub fn run_with(
         started,
         started_unix,
         pairs: Pairs::default(),
+        history: History::read(&data.options().cache),
     };
     let reused = runner.states.iter().filter(|s| s.summary.reused).count();
     on_event(Event::Planned { stages: plan.stages.len(), reused });
+    let done: Vec<&str> = plan
+        .stages
+        .iter()
+        .zip(&runner.states)
+        .filter(|(_, s)| s.summary.reused)
+        .map(|(p, _)| p.key.as_str())
+        .collect();
+    let misfits = Estimator::new(suite, &facts, &runner.history)
+        .misfits(&plan, |stage| done.contains(&stage.key.as_str()));
+    for message in misfits.iter().map(|line| format!("may not fit: {line}")) {
+        on_event(Event::Log { label: "", level: Level::Warning, message: &message });
+    }
     runner.save(false, on_event)?;
     for number in 0..plan.stages.len() {
         if interrupt.stop() {
@@ -226,6 +240,7 @@ struct Runner<'a> {
     started: Instant,
     started_unix: f64,
     pairs: Pairs,
+    history: History,
 }
 
 fn record(one: &PluginUse, fact: &PluginFact, role: &str) -> PluginRecord {
@@ -320,7 +335,7 @@ impl Runner<'_> {
                         Work::Profile {
                             model: model.clone(),
                             runner,
-                            workload: suite.workload.clone(),
+                            workload: stage.workload.map(|w| suite.workloads[w].clone()).unwrap_or_default(),
                             text: suite.calibration.text.clone(),
                         }
                     }
@@ -345,7 +360,7 @@ impl Runner<'_> {
             backend: Some(backend),
             task: stage.task.map(|t| suite.tasks[t].clone()),
             device: String::new(),
-            seed: suite.seed,
+            seed: stage.seed,
             abi_version: format!("{ABI_MAJOR}.{ABI_MINOR}"),
             host_version: env!("CARGO_PKG_VERSION").to_owned(),
             data: expected_data.clone(),
@@ -401,7 +416,7 @@ impl Runner<'_> {
         let order = StageOrder {
             key: stage.key.clone(),
             directory: std::path::absolute(&directory).unwrap_or_else(|_| directory.clone()),
-            seed: self.suite.seed,
+            seed: stage.seed,
             threads: self.facts.threads,
             data: DataAccess { folders: self.folders.clone() },
             expected_data,
@@ -434,7 +449,10 @@ impl Runner<'_> {
             Ok(outcome) => {
                 fill(&mut result, outcome);
                 match self.store.commit(&stage.directory, &mut result) {
-                    Ok(()) => return state.done(result),
+                    Ok(()) => {
+                        self.history.extend(timing(self.suite, self.facts, stage, &result));
+                        return state.done(result);
+                    }
                     Err(error) => state.ended(Status::Failed, error.to_string()),
                 }
             }
@@ -491,8 +509,9 @@ impl Runner<'_> {
 
     fn save(&self, last: bool, on_event: &mut dyn FnMut(Event<'_>)) -> Result<RunResult, SuiteError> {
         let mut cells = cells(self.suite, self.plan, &self.states);
-        let (overall, mut faults) = overall(self.suite, &cells);
-        faults.extend(self.pairs.fill(self.store.root(), &mut cells));
+        let mut faults = self.pairs.fill(self.store.root(), &mut cells);
+        let (overall, problems) = overall(self.suite, &cells, &self.pairs);
+        faults.extend(problems);
         if last {
             for message in &faults {
                 on_event(Event::Log { label: "", level: Level::Warning, message });
@@ -504,6 +523,7 @@ impl Runner<'_> {
             host_version: env!("CARGO_PKG_VERSION").to_owned(),
             abi_version: format!("{ABI_MAJOR}.{ABI_MINOR}"),
             suite: self.suite.clone(),
+            inputs: self.facts.inputs(self.suite),
             machine: super::machine::describe(),
             started_unix: self.started_unix,
             wall_seconds: self.started.elapsed().as_secs_f64(),
@@ -518,6 +538,24 @@ impl Runner<'_> {
         on_event(Event::Saved(&run));
         Ok(run)
     }
+}
+
+/// What a stage took, for estimates of later ones.
+fn timing(suite: &Suite, facts: &Facts, stage: &PlannedStage, result: &StageResult) -> Option<Timing> {
+    // What was interrupted was measured in pieces.
+    let info = result.model.info.as_ref().filter(|info| info.parameters > 0 && result.resumed == 0)?;
+    let work = Amount::of(suite, facts, stage)?;
+    Some(Timing {
+        what: work.what,
+        form: work.form,
+        machine: facts.machine.clone(),
+        threads: facts.threads,
+        parameters: info.parameters as f64,
+        tokens: work.tokens,
+        seconds: result.wall_seconds,
+        memory_bytes: result.peak_memory_bytes as f64,
+        disk_bytes: result.checkpoint.as_ref().map_or(0.0, |c| c.info.weight_bytes as f64),
+    })
 }
 
 fn open_log(directory: &Path) -> Option<File> {

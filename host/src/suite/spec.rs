@@ -85,6 +85,53 @@ pub struct ProfileSpec {
     pub repetitions: u32,
 }
 
+/// As `--workload` takes it.
+impl std::fmt::Display for ProfileSpec {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let ProfileSpec { batch, prompt_tokens, new_tokens, warm_up, repetitions } = self;
+        write!(f, "batch={batch},prompt={prompt_tokens},new={new_tokens}")?;
+        let default = ProfileSpec::default();
+        if *warm_up != default.warm_up {
+            write!(f, ",warm_up={warm_up}")?;
+        }
+        if *repetitions != default.repetitions {
+            write!(f, ",repetitions={repetitions}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Reads `batch=8,prompt=512,new=64,warm_up=1,repetitions=5`; what is left out has its default.
+impl std::str::FromStr for ProfileSpec {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut spec = ProfileSpec::default();
+        for part in text.split(',').filter(|part| !part.trim().is_empty()) {
+            let (name, value) = part.split_once('=').unwrap_or((part, ""));
+            let (name, value) = (name.trim(), value.trim());
+            let fault = || format!("`{part}`: `{value}` is no whole number from 1 on");
+            let number = value.parse::<u32>().map_err(|_| fault())?;
+            if number == 0 && name != "warm_up" {
+                return Err(fault());
+            }
+            match name {
+                "batch" => spec.batch = number as usize,
+                "prompt" => spec.prompt_tokens = number as usize,
+                "new" => spec.new_tokens = number as usize,
+                "warm_up" => spec.warm_up = number,
+                "repetitions" => spec.repetitions = number,
+                _ => {
+                    return Err(format!(
+                        "`{name}`: a workload has batch, prompt, new, warm_up and repetitions"
+                    ));
+                }
+            }
+        }
+        Ok(spec)
+    }
+}
+
 impl Default for ProfileSpec {
     fn default() -> Self {
         ProfileSpec { batch: 1, prompt_tokens: 128, new_tokens: 32, warm_up: 1, repetitions: 5 }
@@ -112,16 +159,18 @@ pub struct Suite {
     pub limit: Option<usize>,
     /// Solved examples before each question.
     pub shots: usize,
-    /// Seed of all randomness; the default is lm-evaluation-harness's.
-    pub seed: u64,
+    /// Seeds of all randomness: with several, everything is done with each. The default is lm-evaluation-harness's.
+    #[serde(alias = "seed", deserialize_with = "one_or_many")]
+    pub seeds: Vec<u64>,
     /// Whether to evaluate the model as it is, too, as the baseline.
     pub dense: bool,
     /// Calibration text.
     pub calibration: Calibration,
     /// Whether to measure speed.
     pub profile: bool,
-    /// The workload on which speed is measured.
-    pub workload: ProfileSpec,
+    /// The workloads on which speed is measured.
+    #[serde(alias = "workload", deserialize_with = "one_or_many")]
+    pub workloads: Vec<ProfileSpec>,
     /// Where results go.
     pub out: PathBuf,
     /// A folder with data sets in their published layout, searched before anything is fetched.
@@ -145,11 +194,11 @@ impl Default for Suite {
             tasks: Vec::new(),
             limit: None,
             shots: 0,
-            seed: crate::tasks::DEFAULT_SEED,
+            seeds: vec![crate::tasks::DEFAULT_SEED],
             dense: true,
             calibration: Calibration::default(),
             profile: false,
-            workload: ProfileSpec::default(),
+            workloads: vec![ProfileSpec::default()],
             out: PathBuf::from("results"),
             data_dir: None,
             threads: 0,
@@ -162,9 +211,27 @@ impl Default for Suite {
 impl Suite {
     /// Threads that a worker may keep busy, at least 1.
     pub fn thread_budget(&self) -> usize {
-        match self.threads {
-            0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
-            n => n,
+        self.thread_budget_on(std::thread::available_parallelism().map_or(1, std::num::NonZero::get))
+    }
+
+    /// The same on a machine with so many cores.
+    pub fn thread_budget_on(&self, cores: usize) -> usize {
+        if self.threads == 0 { cores } else { self.threads }
+    }
+
+    /// Whether seeds decide what the dense model answers: they choose the solved examples before questions.
+    pub fn seeds_matter_to_dense(&self) -> bool {
+        let shots =
+            |task: &String| crate::stage::parse_task(task, None, self.shots, 0).map(|t| t.options.shots);
+        self.tasks.iter().any(|task| shots(task).is_ok_and(|shots| shots > 0))
+    }
+
+    /// The seeds with which the dense model is run: one where they decide nothing, none where it is not to be run.
+    pub fn dense_seeds(&self) -> &[u64] {
+        match self.dense {
+            false => &[],
+            true if self.seeds_matter_to_dense() => &self.seeds,
+            true => &self.seeds[..self.seeds.len().min(1)],
         }
     }
 
@@ -186,17 +253,19 @@ impl Suite {
         if self.calibration.windows == 0 || self.calibration.length == 0 {
             faults.push("calibration needs at least 1 window of at least 1 token".to_owned());
         }
-        let workload = &self.workload;
-        if self.profile
-            && (workload.batch == 0
-                || workload.prompt_tokens == 0
-                || workload.new_tokens == 0
-                || workload.repetitions == 0)
-        {
+        if self.seeds.is_empty() {
+            faults.push("no seed is named; give one with --seed".to_owned());
+        }
+        let empty =
+            |w: &ProfileSpec| [w.batch, w.prompt_tokens, w.new_tokens, w.repetitions as usize].contains(&0);
+        if self.profile && self.workloads.iter().any(empty) {
             faults.push(
-                "the workload for profiling needs at least 1 prompt, prompt token, new token and repetition"
+                "a workload for profiling needs at least 1 prompt, prompt token, new token and repetition"
                     .to_owned(),
             );
+        }
+        if self.profile && self.workloads.is_empty() {
+            faults.push("there is no workload to measure speed on; give one with --workload".to_owned());
         }
         for (kind, uses) in [("method", &self.methods), ("backend", &self.backends)] {
             for (at, one) in uses.iter().enumerate() {
@@ -214,15 +283,36 @@ impl Suite {
                 }
             }
         }
-        for (what, list) in [("model", &self.models), ("task", &self.tasks)] {
-            for (at, one) in list.iter().enumerate() {
-                if list[..at].contains(one) {
-                    faults.push(format!("{what} `{one}` is named twice"));
-                }
-            }
-        }
+        twice("model", &self.models, &mut faults);
+        twice("task", &self.tasks, &mut faults);
+        twice("seed", &self.seeds, &mut faults);
+        twice("workload", &self.workloads, &mut faults);
         faults
     }
+}
+
+fn twice<T: PartialEq + std::fmt::Display>(what: &str, list: &[T], faults: &mut Vec<String>) {
+    for (at, one) in list.iter().enumerate() {
+        if list[..at].contains(one) {
+            faults.push(format!("{what} `{one}` is named twice"));
+        }
+    }
+}
+
+/// A list, or one value without brackets.
+pub(super) fn one_or_many<'de, T: Deserialize<'de>, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Vec<T>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Given<T> {
+        Many(Vec<T>),
+        One(T),
+    }
+    Ok(match Given::deserialize(deserializer)? {
+        Given::Many(list) => list,
+        Given::One(value) => vec![value],
+    })
 }
 
 #[cfg(test)]

@@ -26,6 +26,7 @@ impl State {
             reason: None,
             reused: false,
             wall_seconds: 0.0,
+            cpu_seconds: 0.0,
             peak_memory_bytes: 0,
             directory: PathBuf::new(),
         };
@@ -49,6 +50,7 @@ impl State {
         self.summary.status = Some(Status::Done);
         self.summary.reason = None;
         self.summary.wall_seconds = result.wall_seconds;
+        self.summary.cpu_seconds = result.cpu_seconds;
         self.summary.peak_memory_bytes = result.peak_memory_bytes;
         self.result = Some(result);
     }

@@ -57,15 +57,21 @@ fn facts() -> Facts {
     let candle = backend("candle", &["engine", "runner"]);
     let task = |name: &str| TaskFact {
         name: name.into(),
-        fingerprint: format!("fingerprint of {name}"),
+        fingerprints: vec![format!("fingerprint of {name}")],
         data: BTreeMap::new(),
         shots: 0,
         limit: None,
         seqlen: None,
         version: "1".into(),
+        tokens: 100,
+        at_hand: true,
     };
     Facts {
-        models: vec![Ok(ModelFact { path: "/m/tiny.gguf".into(), sha256: "sha of tiny".into() })],
+        models: vec![Ok(ModelFact {
+            path: "/m/tiny.gguf".into(),
+            sha256: "sha of tiny".into(),
+            at_hand: true,
+        })],
         methods: vec![Ok(method("rtn", false)), Ok(method("gptq", true))],
         backends: vec![Ok(candle.clone())],
         engine: Some(Ok((PluginUse::new("candle", "/p/libcandle.so"), candle))),
@@ -73,6 +79,7 @@ fn facts() -> Facts {
         text: Some(Ok(TextFact { name: "t".into(), sha256: "sha of text".into() })),
         threads: 2,
         machine: "machine".into(),
+        program: "program".into(),
     }
 }
 
@@ -174,7 +181,7 @@ fn a_key_changes_with_what_decides_the_result_and_with_nothing_else() {
     };
     let cases: Vec<(&str, Box<dyn Fn(&mut Suite, &mut Facts)>, Vec<usize>)> = vec![
         ("nothing", Box::new(|_, _| ()), vec![]),
-        ("seed", Box::new(|s, _| s.seed = 5), vec![0, 1, 3, 4, 5, 6, 7, 8, 9, 10]),
+        ("seed", Box::new(|s, _| s.seeds = vec![5]), vec![0, 1, 3, 4, 5, 6, 7, 8, 9, 10]),
         ("model", Box::new(|_, f| f.models[0].as_mut().unwrap().sha256 = "x".into()), all.clone()),
         ("model's path", Box::new(|_, f| f.models[0].as_mut().unwrap().path = "/x".into()), vec![]),
         (
@@ -199,7 +206,7 @@ fn a_key_changes_with_what_decides_the_result_and_with_nothing_else() {
             Box::new(|_, f| f.engine.as_mut().unwrap().as_mut().unwrap().1.sha256 = "x".into()),
             vec![3, 4, 5, 6, 7, 8, 9, 10],
         ),
-        ("task", Box::new(|_, f| f.tasks[0].as_mut().unwrap().fingerprint = "x".into()), vec![0, 4, 8]),
+        ("task", Box::new(|_, f| f.tasks[0].as_mut().unwrap().fingerprints[0] = "x".into()), vec![0, 4, 8]),
         (
             "text",
             Box::new(|_, f| f.text.as_mut().unwrap().as_mut().unwrap().sha256 = "x".into()),
@@ -207,7 +214,7 @@ fn a_key_changes_with_what_decides_the_result_and_with_nothing_else() {
         ),
         ("windows", Box::new(|s, _| s.calibration.windows = 3), vec![7, 8, 9, 10]),
         ("length", Box::new(|s, _| s.calibration.length = 3), vec![7, 8, 9, 10]),
-        ("workload", Box::new(|s, _| s.workload.batch = 3), vec![2, 6, 10]),
+        ("workload", Box::new(|s, _| s.workloads[0].batch = 3), vec![2, 6, 10]),
         ("threads", Box::new(|_, f| f.threads = 1), vec![2, 6, 10]),
         ("machine", Box::new(|_, f| f.machine = "other".into()), vec![2, 6, 10]),
         ("labels", Box::new(|s, _| s.methods[0].label = "other".into()), vec![]),
@@ -278,7 +285,7 @@ fn contradictory_suites_are_refused_in_words() {
 #[test]
 fn suites_are_read_with_defaults() {
     let suite: Suite = serde_json::from_value(json!({ "models": ["m"], "out": "o" })).unwrap();
-    assert!(suite.dense && suite.seed == 1234 && suite.hang_limit_seconds == 600);
+    assert!(suite.dense && suite.seeds == [1234] && suite.hang_limit_seconds == 600);
     assert_eq!((suite.calibration.windows, suite.calibration.length), (16, 512));
 }
 
@@ -465,6 +472,7 @@ fn results_fit_the_schema_that_is_generated_from_them() {
         host_version: "0".into(),
         abi_version: "1.0".into(),
         suite: suite(),
+        inputs: super::result::Inputs::default(),
         machine: super::machine::describe(),
         started_unix: 0.0,
         wall_seconds: 1.0,
@@ -486,6 +494,30 @@ fn results_fit_the_schema_that_is_generated_from_them() {
 }
 
 #[test]
+fn with_several_seeds_methods_are_run_with_each_and_the_dense_model_where_seeds_decide() {
+    let mut suite = suite();
+    suite.methods.truncate(1);
+    suite.tasks.truncate(1);
+    suite.profile = false;
+    suite.seeds = vec![1, 2];
+    let mut facts = facts();
+    facts.tasks.iter_mut().flatten().for_each(|task| task.fingerprints.push(format!("2 {}", task.name)));
+    let one_dense = [
+        "0 dense / arc_easy",
+        "1 rtn / seed 1 / compress",
+        "2 rtn / seed 1 / arc_easy <- 1",
+        "3 rtn / seed 2 / compress",
+        "4 rtn / seed 2 / arc_easy <- 3",
+    ];
+    assert_eq!(outline(&plan(&suite, &facts)), one_dense);
+    suite.shots = 2;
+    assert_eq!(
+        outline(&plan(&suite, &facts))[..2],
+        ["0 dense / seed 1 / arc_easy", "1 dense / seed 2 / arc_easy"]
+    );
+}
+
+#[test]
 fn exit_codes() {
     let summary = |status| StageSummary {
         key: String::new(),
@@ -496,6 +528,7 @@ fn exit_codes() {
         reason: None,
         reused: false,
         wall_seconds: 0.0,
+        cpu_seconds: 0.0,
         peak_memory_bytes: 0,
         directory: PathBuf::new(),
     };
@@ -509,13 +542,16 @@ fn exit_codes() {
             metrics: Vec::new(),
             checkpoint: None,
             weight_bytes: 0,
-            profile: None,
+            macs: None,
+            profiles: Vec::new(),
+            seed: 0,
         };
         RunResult {
             schema_version: SCHEMA_VERSION,
             host_version: String::new(),
             abi_version: String::new(),
             suite: suite(),
+            inputs: super::result::Inputs::default(),
             machine: Machine::default(),
             started_unix: 0.0,
             wall_seconds: 0.0,

@@ -477,10 +477,38 @@ impl Prepared {
         }
     }
 
-    /// Everything of the task that decides its results, as one hash for content keys: definition's version, options, data. Where data came
-    /// from does not count, only what they are.
+    /// About how many tokens pass through a model, a context that neighbours share counted once. Without a tokenizer this is a guess: four bytes
+    /// of English make a token.
     #[must_use]
-    pub fn fingerprint(&self) -> String {
+    pub fn about_tokens(&self) -> u64 {
+        const BYTES: usize = 4;
+        let tokens = match &self.body {
+            Body::Choice(docs) => {
+                let mut bytes = 0;
+                for doc in docs {
+                    let mut last: Option<&str> = None;
+                    for request in &doc.requests {
+                        if last != Some(&*request.context) {
+                            bytes += request.context.len();
+                            last = Some(&*request.context);
+                        }
+                        bytes += request.continuation.len();
+                    }
+                }
+                bytes / BYTES
+            }
+            Body::Stream { text, seqlen } => {
+                let windows = text.len() / BYTES / (*seqlen).max(1);
+                windows.min(self.options.limit.unwrap_or(usize::MAX)) * seqlen
+            }
+        };
+        tokens as u64
+    }
+
+    /// Everything of the task that decides its results, as one hash for content keys: definition's version, options, data. Where data came
+    /// from does not count, only what they are. With another seed than its own, that of the same task prepared with that seed.
+    #[must_use]
+    pub fn fingerprint(&self, seed: u64) -> String {
         let mut text = format!(
             "task {} version {} limit {:?} shots {} seed {} seqlen {:?}",
             self.task.spec.id,
@@ -488,7 +516,7 @@ impl Prepared {
             self.options.limit,
             self.options.shots,
             // Without examples the seed decides nothing.
-            if self.options.shots == 0 { 0 } else { self.options.seed },
+            if self.options.shots == 0 { 0 } else { seed },
             self.seqlen(),
         );
         if let Some(subject) = self.task.subject {

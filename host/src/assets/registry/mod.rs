@@ -4,10 +4,12 @@ mod labelled;
 mod mmlu;
 mod models;
 mod packages;
+mod paper;
 mod questions;
 mod texts;
 
 pub use mmlu::MMLU_SUBJECTS;
+pub use paper::{PAPER_MODELS, PaperModel};
 
 use super::record::Schema;
 
