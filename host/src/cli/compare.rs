@@ -83,7 +83,8 @@ fn row(difference: &Difference) -> Vec<String> {
     ]
 }
 
-fn render(comparison: &Comparison, width: usize) -> String {
+/// A comparison as text.
+pub(super) fn render(comparison: &Comparison, width: usize) -> String {
     let mut text = String::new();
     let titles = |titles: &[&str]| titles.iter().map(|t| (*t).to_owned()).collect::<Vec<_>>();
     if comparison.settings.is_empty() {

@@ -7,29 +7,32 @@ use super::failure::Failure;
 use super::flags::MeasureFlags;
 use super::output;
 use super::progress::ProgressView;
-use crate::assets::{Store, StoreOptions};
+use crate::report::grid::Named;
 use crate::report::numbers::seconds;
-use crate::report::{Facts, csv, table};
-use crate::suite::plan::Plan;
+use crate::report::{Facts, csv, html, table};
+use crate::suite::file::SuiteFile;
 use crate::suite::result::{RunResult, StageSummary, Status};
 use crate::suite::spec::Suite;
-use crate::suite::store::Store as ResultStore;
-use crate::suite::{Event, SuiteError, facts, plan, run};
+use crate::suite::{Event, SuiteError, run};
+use crate::worker::Interrupt;
 use crate::worker::protocol::Level;
-use crate::worker::{Interrupt, WorkerOptions};
 
 /// The numbers as CSV, in the result directory.
 const CSV: &str = "results.csv";
 /// The table as text, in the result directory.
 const TABLE: &str = "table.txt";
+/// The page, in the result directory once a run ends.
+const PAGE: &str = "report.html";
 /// Width of the table in the file.
-const FILE_WIDTH: usize = 120;
+pub(super) const FILE_WIDTH: usize = 120;
 
 /// What is shown of a run.
 #[derive(Clone, Copy, Debug)]
 pub struct Show {
     /// JSON instead of the table.
     pub json: bool,
+    /// The suite file, and nothing is run.
+    pub print_suite: bool,
     /// The plan, and nothing is run.
     pub dry_run: bool,
     /// No progress.
@@ -39,7 +42,7 @@ pub struct Show {
 impl Show {
     /// What the flags ask for.
     pub fn of(flags: &MeasureFlags, quiet: bool) -> Self {
-        Show { json: flags.json, dry_run: flags.dry_run, quiet }
+        Show { json: flags.json, print_suite: flags.print_suite, dry_run: flags.dry_run, quiet }
     }
 }
 
@@ -48,14 +51,18 @@ impl Show {
 /// # Errors
 /// When the run could not begin or could not write its results. Stages that failed are in the table and in the exit code.
 pub fn execute(suite: Suite, show: Show) -> Result<ExitCode, Failure> {
+    if show.print_suite {
+        output::data(&SuiteFile::of(&suite).to_text().map_err(Failure::failed)?)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     if show.dry_run {
-        return dry_run(&suite, show);
+        return super::plan::show(&suite, true, show.json, show.quiet);
     }
     let result = run_shown(&suite, show.quiet)?;
     if show.json {
         output::json(&result)?;
     } else {
-        output::data(&table::render(&result, &Facts::read(&result, &suite.out), output::width()))?;
+        output::table(&table::render(&result, &Facts::read(&result, &suite.out), output::width()))?;
     }
     if !show.quiet {
         output::say(&format!("results: {}", suite.out.display()));
@@ -127,14 +134,19 @@ impl RunView {
 
     /// Rewrites what is derived from the run's result. The result itself is written already, so a failure is told and no more.
     fn save(&mut self, run: &RunResult, out: &Path) {
-        let text = table::render(run, &Facts::read(run, out), FILE_WIDTH);
-        let written =
+        let facts = Facts::read(run, out);
+        let text = table::render(run, &facts, FILE_WIDTH);
+        let mut written =
             csv::save(run, &out.join(CSV)).and_then(|()| csv::replace(&out.join(TABLE), text.as_bytes()));
+        if written.is_ok() && (run.complete || run.interrupted) {
+            let named = Named { name: super::report::name_of(out), run: run.clone(), facts };
+            written = csv::replace(&out.join(PAGE), html::render(&[named]).as_bytes());
+        }
         if let Err(e) = written
             && !self.cannot_save
         {
             self.cannot_save = true;
-            output::warning(&format!("{}: {CSV} and {TABLE} cannot be written: {e}", out.display()));
+            output::warning(&format!("{}: {CSV}, {TABLE} and {PAGE} cannot be written: {e}", out.display()));
         }
     }
 }
@@ -159,62 +171,4 @@ fn log(label: &str, level: Level, message: &str) {
         Level::Debug => tracing::debug!("{place}{message}"),
         Level::Trace => tracing::trace!("{place}{message}"),
     }
-}
-
-/// Prints what a run would do. Models and data that a plan needs are fetched; nothing is written into the result directory.
-fn dry_run(suite: &Suite, show: Show) -> Result<ExitCode, Failure> {
-    let faults = suite.faults();
-    if !faults.is_empty() {
-        return Err(Failure::usage(faults.join("\n")));
-    }
-    let interrupt = Interrupt::install().map_err(Failure::failed)?;
-    let options = StoreOptions::from_env(suite.data_dir.iter().cloned().collect()).map_err(Failure::usage)?;
-    let view = std::cell::RefCell::new(ProgressView::new(show.quiet));
-    let workers = WorkerOptions { threads: suite.thread_budget(), ..WorkerOptions::default() };
-    let store = Store::new(options).stopped_by(interrupt.for_fetches());
-    let facts = facts::gather(suite, &store, &workers, &interrupt, &|progress| {
-        if let Ok(mut view) = view.try_borrow_mut() {
-            match progress {
-                crate::assets::Progress::Message(message) => view.begin(&message),
-                bytes => view.fetch(bytes),
-            }
-        }
-    });
-    drop(view);
-    if interrupt.stop() {
-        return Err(Failure::Cancelled);
-    }
-    let plan = plan::plan(suite, &facts);
-    if show.json {
-        let stages: Vec<_> = plan
-            .stages
-            .iter()
-            .map(|s| serde_json::json!({"kind": s.kind, "label": s.label, "key": s.key, "done": is_done(suite, s)}))
-            .collect();
-        output::json(&serde_json::json!({"suite": suite, "stages": stages, "problems": plan.problems}))?;
-    } else {
-        output::data(&plan_text(suite, &plan))?;
-    }
-    for problem in &plan.problems {
-        output::error(problem);
-    }
-    Ok(ExitCode::from(u8::from(!plan.problems.is_empty())))
-}
-
-fn is_done(suite: &Suite, stage: &plan::PlannedStage) -> bool {
-    !stage.key.is_empty() && ResultStore::find_in(&suite.out, &stage.directory, &stage.key).is_some()
-}
-
-fn plan_text(suite: &Suite, plan: &Plan) -> String {
-    let mut text = String::new();
-    for (at, stage) in plan.stages.iter().enumerate() {
-        let state = match &stage.blocked {
-            Some((status, reason)) => format!("  ({}: {reason})", status.name()),
-            None if is_done(suite, stage) => "  (done before)".into(),
-            None => String::new(),
-        };
-        text.push_str(&format!("{:>3}. {:<9} {}{state}\n", at + 1, stage.kind.name(), stage.label));
-    }
-    text.push_str(&format!("results would be in {}\n", suite.out.display()));
-    text
 }

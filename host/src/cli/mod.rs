@@ -11,12 +11,16 @@ mod eval;
 mod execute;
 mod failure;
 mod flags;
+mod leaderboard;
 mod log;
 mod man;
 mod output;
+mod plan;
 mod plugins;
 mod progress;
 mod quantities;
+mod report;
+mod reproduce;
 mod request;
 mod run;
 mod schema;
@@ -70,10 +74,14 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(run::RunCommand),
+    Plan(plan::PlanCommand),
     Compress(compress::CompressCommand),
     Eval(eval::EvalCommand),
     Plugins(plugins::PluginsCommand),
+    Report(report::ReportCommand),
     Compare(compare::CompareCommand),
+    Leaderboard(leaderboard::LeaderboardCommand),
+    Reproduce(reproduce::ReproduceCommand),
     Score(score::ScoreCommand),
     Assets(assets::AssetsCommand),
     Completions(completions::CompletionsCommand),
@@ -116,11 +124,15 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
             ))
         }
         None => run::default_benchmark(&global),
-        Some(Command::Run(command)) => run::run(&global, command),
+        Some(Command::Run(command)) => run::run(&global, &command),
+        Some(Command::Plan(command)) => plan::run(&global, &command),
         Some(Command::Compress(command)) => compress::run(&global, command),
         Some(Command::Eval(command)) => eval::run(&global, command),
         Some(Command::Plugins(command)) => plugins::run(&global, command),
+        Some(Command::Report(command)) => report::run(&command),
         Some(Command::Compare(command)) => compare::run(&command),
+        Some(Command::Leaderboard(command)) => leaderboard::run(&command),
+        Some(Command::Reproduce(command)) => reproduce::run(&global, &command),
         Some(Command::Score(command)) => score::run(&command),
         Some(Command::Assets(command)) => assets::run(&command, global.quiet),
         Some(Command::Completions(command)) => completions::run(&command),
@@ -147,11 +159,15 @@ mod tests {
         for path in [
             vec![],
             vec!["run"],
+            vec!["plan"],
             vec!["compress"],
             vec!["eval"],
             vec!["plugins"],
             vec!["plugins", "check"],
+            vec!["report"],
             vec!["compare"],
+            vec!["leaderboard"],
+            vec!["reproduce"],
             vec!["score"],
             vec!["assets"],
         ] {
@@ -167,14 +183,24 @@ mod tests {
     }
 
     #[test]
-    fn flags_default_to_what_a_plugins_default_benchmark_takes() {
-        let cli = Cli::try_parse_from(["llmcb-host", "eval"]).expect("a command");
-        let Some(Command::Eval(eval)) = cli.command else { panic!("another command") };
+    fn help_states_the_defaults_that_a_suite_has() {
         let suite = crate::suite::spec::Suite::default();
-        let workers = &eval.measure.workers;
-        assert_eq!((workers.seed, eval.measure.tasks.shots), (suite.seed, suite.shots));
-        assert_eq!((workers.threads, workers.memory_limit), (suite.threads, suite.memory_limit_bytes));
-        assert_eq!(workers.hang_limit.as_secs(), suite.hang_limit_seconds);
+        let mut command = Cli::command().term_width(100);
+        command.build();
+        let help = command.find_subcommand_mut("run").expect("a command").render_long_help().to_string();
+        let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+        for default in [
+            format!("[default: {}]", suite.seeds[0]),
+            format!("[default: {}]", suite.shots),
+            format!("[default: {}]", suite.out.display()),
+            format!("[default: {}]", suite.calibration.text),
+            format!("[default: {}]", suite.calibration.windows),
+            format!("[default: {}]", suite.calibration.length),
+            format!("[default: {}m]", suite.hang_limit_seconds / 60),
+            format!("[default: {},warm_up=1,repetitions=5]", suite.workloads[0]),
+        ] {
+            assert!(help.contains(&default), "{default} is not in the help");
+        }
     }
 
     #[test]

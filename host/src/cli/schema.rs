@@ -47,7 +47,7 @@ mod tests {
         ] {
             let copy: Value = serde_json::from_str(copy).expect("JSON");
             let file = format!("host/schema/{name}-result.json");
-            assert_eq!(copy, schema(which), "write `llmcb-host __schema {name}` to {file}");
+            assert!(copy == schema(which), "write `llmcb-host __schema {name}` to {file}");
         }
     }
 

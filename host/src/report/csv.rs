@@ -1,12 +1,26 @@
-//! One row for each number: model, method, backend, task, metric, value, standard error, items.
+//! One row for each number: model, method, backend, seed, task, subset, metric, value, standard error, interval, items.
 
 use std::io::Write;
 use std::path::Path;
 
+use super::grid::Named;
 use crate::suite::result::{Cell, RunResult, StageKind, Status};
 
-const HEADER: [&str; 10] =
-    ["model", "method", "backend", "task", "subset", "metric", "value", "stderr", "n", "higher_is_better"];
+const HEADER: [&str; 13] = [
+    "model",
+    "method",
+    "backend",
+    "seed",
+    "task",
+    "subset",
+    "metric",
+    "value",
+    "stderr",
+    "low",
+    "high",
+    "n",
+    "higher_is_better",
+];
 
 /// Writes a run's numbers as CSV (RFC 4180, UTF-8, full precision; `inf` and `NaN` are written as such).
 ///
@@ -15,66 +29,84 @@ const HEADER: [&str; 10] =
 pub fn write(run: &RunResult, writer: impl Write) -> csv::Result<()> {
     let mut out = csv::Writer::from_writer(writer);
     out.write_record(HEADER)?;
-    for cell in &run.cells {
-        let mut row = |task: &str,
-                       subset: &str,
-                       metric: &str,
-                       value: String,
-                       stderr: String,
-                       n: String,
-                       better: &str| {
-            out.write_record([
-                cell.model.as_str(),
-                &cell.method,
-                &cell.backend,
-                task,
-                subset,
-                metric,
-                &value,
-                &stderr,
-                &n,
-                better,
-            ])
-        };
-        for record in &cell.metrics {
-            let m = &record.metric;
-            let stderr = m.stderr.map(|e| e.to_string()).unwrap_or_default();
-            let better = if m.higher_is_better { "true" } else { "false" };
-            row(
-                &record.task,
-                m.subset.as_deref().unwrap_or(""),
-                &m.name,
-                m.value.to_string(),
-                stderr,
-                m.n.to_string(),
-                better,
-            )?;
-        }
-        for (metric, value) in costs(cell) {
-            row("", "", metric, value, String::new(), String::new(), "false")?;
-        }
-        let overall = run.overall.iter().filter(|o| o.method == cell.method && o.backend == cell.backend);
-        // Overall metrics are over all models: they go with the first model's row.
-        let first = run.cells.iter().find(|c| c.method == cell.method && c.backend == cell.backend);
-        if first.is_some_and(|first| std::ptr::eq(first, cell)) {
-            for one in overall {
-                if let Some(value) = one.om.value {
-                    let task = format!("track{}", one.track);
-                    row(
-                        &task,
-                        "",
-                        &one.om.name,
-                        value.to_string(),
-                        String::new(),
-                        one.om.cells.to_string(),
-                        "true",
-                    )?;
-                }
-            }
+    for row in rows(run) {
+        out.write_record(row)?;
+    }
+    out.flush()?;
+    Ok(())
+}
+
+/// As [`write`] for one run; several have a first column with the name of each.
+///
+/// # Errors
+/// The writer's.
+pub fn write_all(runs: &[Named], writer: impl Write) -> csv::Result<()> {
+    if let [one] = runs {
+        return write(&one.run, writer);
+    }
+    let mut out = csv::Writer::from_writer(writer);
+    out.write_record(["result"].into_iter().chain(HEADER))?;
+    for one in runs {
+        for row in rows(&one.run) {
+            out.write_record([one.name.clone()].into_iter().chain(row))?;
         }
     }
     out.flush()?;
     Ok(())
+}
+
+fn rows(run: &RunResult) -> Vec<[String; HEADER.len()]> {
+    let mut rows = Vec::new();
+    let text = |value: Option<f64>| value.map(|value| value.to_string()).unwrap_or_default();
+    for cell in &run.cells {
+        let row = |task: &str, subset: &str, metric: &str, numbers: [String; 5], higher_is_better: bool| {
+            let [value, stderr, low, high, n] = numbers;
+            [
+                cell.model.clone(),
+                cell.method.clone(),
+                cell.backend.clone(),
+                cell.seed.to_string(),
+                task.to_owned(),
+                subset.to_owned(),
+                metric.to_owned(),
+                value,
+                stderr,
+                low,
+                high,
+                n,
+                higher_is_better.to_string(),
+            ]
+        };
+        let nothing = String::new;
+        for record in &cell.metrics {
+            let m = &record.metric;
+            let numbers = [m.value.to_string(), text(m.stderr), nothing(), nothing(), m.n.to_string()];
+            rows.push(row(
+                &record.task,
+                m.subset.as_deref().unwrap_or(""),
+                &m.name,
+                numbers,
+                m.higher_is_better,
+            ));
+        }
+        for (metric, value) in costs(cell) {
+            rows.push(row("", "", metric, [value, nothing(), nothing(), nothing(), nothing()], false));
+        }
+        // Overall metrics are over all models and seeds: they go with the first row of their method.
+        let first = run.cells.iter().find(|c| c.method == cell.method && c.backend == cell.backend);
+        if !first.is_some_and(|first| std::ptr::eq(first, cell)) {
+            continue;
+        }
+        for one in run.overall.iter().filter(|o| o.method == cell.method && o.backend == cell.backend) {
+            let om = &one.om;
+            if let Some(value) = om.value {
+                let (low, high) = (om.interval.map(|i| i.low), om.interval.map(|i| i.high));
+                let numbers = [value.to_string(), nothing(), text(low), text(high), om.cells.to_string()];
+                rows.push(row(&format!("track{}", one.track), "", &om.name, numbers, true));
+            }
+        }
+    }
+    rows
 }
 
 fn costs(cell: &Cell) -> Vec<(&'static str, String)> {
@@ -86,8 +118,13 @@ fn costs(cell: &Cell) -> Vec<(&'static str, String)> {
     for stage in done() {
         if stage.kind == StageKind::Compress {
             costs.push(("compress_seconds", stage.wall_seconds.to_string()));
+            costs.push(("compress_cpu_seconds", stage.cpu_seconds.to_string()));
             costs.push(("compress_peak_memory_bytes", stage.peak_memory_bytes.to_string()));
         }
+    }
+    if let Some(macs) = cell.macs {
+        costs.push(("macs_raw", macs.raw.to_string()));
+        costs.push(("macs_counted", macs.counted.to_string()));
     }
     let peak = done().filter(|s| s.kind == StageKind::Evaluate).map(|s| s.peak_memory_bytes).max();
     if let Some(peak) = peak.filter(|p| *p > 0) {

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use llmcb_plugin_api::sdk::ModelInfo;
+use serde::Serialize;
 
 use crate::suite::result::{RunResult, StageResult};
 
 /// Facts gathered from the results of a run's stages.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Facts {
     /// Models as the backend that opened the original described them, by the name the user gave.
     pub models: BTreeMap<String, ModelInfo>,

@@ -24,7 +24,7 @@ fn three_digits(value: f64) -> String {
     }
 }
 
-/// A duration: `0.4 s`, `12.3 s`, `4 min 05 s`, `2 h 03 min`.
+/// A duration: `0.4 s`, `12.3 s`, `4 min 05 s`, `2 h 03 min`, `12 d 4 h`.
 pub fn seconds(value: f64) -> String {
     if !value.is_finite() || value < 0.0 {
         return "?".into();
@@ -36,7 +36,10 @@ pub fn seconds(value: f64) -> String {
     if whole < 3600 {
         return format!("{} min {:02} s", whole / 60, whole % 60);
     }
-    format!("{} h {:02} min", whole / 3600, whole % 3600 / 60)
+    if whole < 72 * 3600 {
+        return format!("{} h {:02} min", whole / 3600, whole % 3600 / 60);
+    }
+    format!("{} d {} h", whole / 86_400, whole % 86_400 / 3600)
 }
 
 /// A count with a suffix: `135M`, `1.10B`.
@@ -46,6 +49,15 @@ pub fn count(value: u64) -> String {
         x if x < 999.5e3 => format!("{}K", three_digits(x / 1e3)),
         x if x < 999.5e6 => format!("{}M", three_digits(x / 1e6)),
         x => format!("{}B", three_digits(x / 1e9)),
+    }
+}
+
+/// Operations with a decimal suffix: `850 G`, `1.70 T`.
+pub fn operations(value: f64) -> String {
+    match value {
+        x if x < 999.5e6 => format!("{} M", three_digits(x / 1e6)),
+        x if x < 999.5e9 => format!("{} G", three_digits(x / 1e9)),
+        x => format!("{} T", three_digits(x / 1e12)),
     }
 }
 
@@ -98,9 +110,15 @@ mod tests {
             (59.96, "1 min 00 s"),
             (245.2, "4 min 05 s"),
             (7380.0, "2 h 03 min"),
+            (1_051_200.0, "12 d 4 h"),
             (f64::NAN, "?"),
         ] {
             assert_eq!(seconds(given), expected);
+        }
+        for (given, expected) in
+            [(1.5e5, "0.15 M"), (850e9, "850 G"), (999.6e9, "1.00 T"), (2.2e13, "22.0 T")]
+        {
+            assert_eq!(operations(given), expected);
         }
         for (given, expected) in [(12, "12"), (134_515_008, "135M"), (1_100_048_384, "1.10B")] {
             assert_eq!(count(given), expected);
