@@ -63,7 +63,7 @@ fn every_seed_is_run_and_the_plan_knows_what_is_done() {
     let mut plan = arguments.clone();
     plan[0] = "plan".into();
     let before = sandbox.run(&plan).expect_code(0).stdout;
-    assert!(before.contains("21 stages: 21 to do") && before.contains("~ rough"), "{before}");
+    assert!(before.contains("27 stages: 27 to do") && before.contains("~ rough"), "{before}");
     assert!(!sandbox.out().exists(), "a plan writes nothing");
 
     let table = sandbox.run(&arguments).expect_code(0).stdout;
@@ -86,7 +86,7 @@ fn every_seed_is_run_and_the_plan_knows_what_is_done() {
     assert!(cells[1]["macs"]["counted"].as_f64() < cells[0]["macs"]["counted"].as_f64());
 
     let after = sandbox.run(&plan).expect_code(0).stdout;
-    assert!(after.contains("21 stages: 21 done"), "{after}");
+    assert!(after.contains("27 stages: 27 done"), "{after}");
 }
 
 #[test]
