@@ -39,7 +39,7 @@ pub struct TaskLine {
 }
 
 /// Reads a task of a suite: a name of [`tasks::lookup`], then options (`seqlen`, `limit`, `shots`), for example `wikitext2:seqlen=512`,
-/// `mmlu:shots=5,limit=10` or `text:notes.txt:seqlen=256`. Options take precedence over those of the whole suite.
+/// `mmlu:shots=5,limit=10`, `text:notes.txt:seqlen=256` or `my/task.toml:limit=10`. Options take precedence over those of the whole suite.
 ///
 /// # Errors
 /// An unknown task or option, or a value that is no number.
@@ -54,7 +54,7 @@ pub fn parse_task(line: &str, limit: Option<usize>, shots: usize, seed: u64) -> 
     };
     let task = tasks::lookup(name)?;
     let refuse = |what: String| TaskError::Option { task: name.to_owned(), what };
-    let perplexity = matches!(task.spec.kind, tasks::TaskKind::Perplexity { .. });
+    let perplexity = matches!(task.spec().kind, tasks::TaskKind::Perplexity { .. });
     // Examples for a suite are meant for the tasks that can take them.
     let mut options =
         TaskOptions { limit, shots: if perplexity { 0 } else { shots }, seed, ..TaskOptions::default() };

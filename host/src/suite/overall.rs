@@ -25,7 +25,7 @@ pub(super) fn overall(suite: &Suite, cells: &[Cell]) -> (Vec<OverallMetric>, Vec
             && parsed.task.subject.is_none()
             && parsed.task.path.is_none()
             && let Some((column, metric)) =
-                tracks::track1_column(parsed.task.spec.id.trim_end_matches(LLMCBENCH))
+                tracks::track1_column(parsed.task.spec().id.trim_end_matches(LLMCBENCH))
             && !columns.iter().any(|(_, taken, _)| *taken == column)
         {
             columns.push((line, column, metric));

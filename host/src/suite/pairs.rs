@@ -60,8 +60,10 @@ pub(super) fn is_scored(stage: &StageSummary) -> bool {
 
 /// The comparison under the name that the task gives the metric; none where it does not show it.
 pub(super) fn named(task: &str, mut paired: Paired) -> Option<Paired> {
-    let parsed = parse_task(task, None, 0, 0).ok()?;
-    paired.metric = parsed.task.spec.metric_name(&paired.metric)?.to_owned();
+    // A task file may be gone since; its metrics have the names of their kinds.
+    if let Ok(parsed) = parse_task(task, None, 0, 0) {
+        paired.metric = parsed.task.spec().metric_name(&paired.metric)?.to_owned();
+    }
     Some(paired)
 }
 

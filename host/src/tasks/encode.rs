@@ -258,6 +258,6 @@ impl Prepared {
     /// Whether this is perplexity over windows.
     #[must_use]
     pub fn is_perplexity(&self) -> bool {
-        matches!(self.task.spec.kind, TaskKind::Perplexity { .. })
+        matches!(self.task.spec().kind, TaskKind::Perplexity { .. })
     }
 }

@@ -52,15 +52,15 @@ pub enum Pool {
 
 /// How a task asks.
 #[derive(Debug, Clone, Copy)]
-pub enum TaskKind {
+pub enum TaskKind<'a> {
     /// Log-likelihoods of options are compared.
     Choice {
         /// What is scored.
         choices: Choices,
         /// Stands before everything else; `{subject}` is replaced.
-        description: &'static str,
+        description: &'a str,
         /// The prompt; `{name}` is replaced by the document's field of that name.
-        prompt: &'static str,
+        prompt: &'a str,
         /// Sources of solved examples; the first that can be had is taken.
         pools: &'static [Pool],
         /// Whether `acc_norm` is given beside `acc`.
@@ -81,28 +81,28 @@ pub enum TaskKind {
     },
 }
 
-/// A task's definition.
+/// A task's definition: an entry of [`TASKS`], or a view of what the user wrote.
 #[derive(Debug, Clone, Copy)]
-pub struct TaskSpec {
+pub struct TaskSpec<'a> {
     /// Name.
-    pub id: &'static str,
+    pub id: &'a str,
     /// One line on what it measures.
-    pub what: &'static str,
+    pub what: &'a str,
     /// Grows with every change that can change a result; belongs in content keys.
-    pub version: &'static str,
+    pub version: &'a str,
     /// Asset and part that it evaluates on; empty for a text file.
     pub data: (&'static str, &'static str),
     /// How it asks.
-    pub kind: TaskKind,
+    pub kind: TaskKind<'a>,
     /// The metric that a table shows.
-    pub headline: &'static str,
+    pub headline: &'a str,
     /// Metrics by other names than those of their kind (`acc`, `acc_norm`, `mass`), and no others; empty: all, by those names.
     pub names: &'static [(&'static str, &'static str)],
 }
 
-impl TaskSpec {
+impl TaskSpec<'_> {
     /// What the task calls a metric of its kind; none where it does not show it.
-    pub fn metric_name<'a>(&self, kind: &'a str) -> Option<&'a str> {
+    pub fn metric_name<'k>(&self, kind: &'k str) -> Option<&'k str> {
         if self.names.is_empty() {
             return Some(kind);
         }
@@ -131,7 +131,7 @@ Q: Where were the 1992 Olympics held?\n\
 A: The 1992 Olympics were held in Barcelona, Spain.";
 
 /// All tasks that have a name of their own.
-pub static TASKS: &[TaskSpec] = &[
+pub static TASKS: &[TaskSpec<'static>] = &[
     TaskSpec {
         id: "wikitext2",
         what: "perplexity on WikiText-2's test set (LLMCBench's and GPTQ's protocol)",
@@ -357,7 +357,7 @@ pub static TASKS: &[TaskSpec] = &[
 ];
 
 /// Perplexity of a file that the user names.
-pub static TEXT_FILE: TaskSpec = TaskSpec {
+pub static TEXT_FILE: TaskSpec<'static> = TaskSpec {
     id: "text",
     what: "perplexity on a text file",
     version: "1",
