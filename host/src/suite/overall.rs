@@ -4,7 +4,7 @@ use super::plan::DENSE;
 use super::result::{Cell, OverallMetric};
 use super::spec::Suite;
 use crate::stage::parse_task;
-use crate::tasks::LLMCBENCH;
+use crate::tasks::{LLMCBENCH, Preset};
 use crate::tracks;
 
 /// The value of a task's metric in a cell.
@@ -24,6 +24,7 @@ pub(super) fn overall(suite: &Suite, cells: &[Cell]) -> (Vec<OverallMetric>, Vec
         if let Ok(parsed) = parse_task(line, None, 0, suite.seed)
             && parsed.task.subject.is_none()
             && parsed.task.path.is_none()
+            && parsed.options.preset == Preset::default()
             && let Some((column, metric)) =
                 tracks::track1_column(parsed.task.spec().id.trim_end_matches(LLMCBENCH))
             && !columns.iter().any(|(_, taken, _)| *taken == column)

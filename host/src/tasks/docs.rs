@@ -5,7 +5,7 @@ use super::llmcbench;
 use super::prompt;
 use super::sampler::PythonRandom;
 use super::table::{Choices, Pool, TaskKind};
-use super::{Definition, Task, TaskError, TaskOptions, mmlu_category};
+use super::{Definition, Preset, Task, TaskError, TaskOptions, mmlu_category};
 use crate::assets::{AssetError, ProgressFn, Record, Store, sha256_hex};
 use crate::metrics::{MetricValue, of_items};
 use serde::{Deserialize, Serialize};
@@ -31,7 +31,7 @@ pub enum Seam {
     /// As LLMCBench: each by itself and without special tokens; of the continuation only its last token.
     Apart,
     /// As TruthfulQA's authors: as one text without special tokens, of which are cut off as many as this beginning of it has, and three
-    /// (`\nA:`) more.
+    /// more (see [`Preset`](super::Preset)), so that nothing may be left.
     After(Arc<str>),
 }
 
@@ -203,6 +203,9 @@ impl Task {
                 if options.shots > 0 {
                     return self.refuse("perplexity takes no solved examples; leave shots at 0");
                 }
+            }
+            _ if options.preset != Preset::default() && !self.has_presets() => {
+                return self.refuse("preset is an option of truthfulqa@llmcbench only");
             }
             _ if options.seqlen.is_some() => {
                 return self.refuse("seqlen is an option of perplexity tasks only");
@@ -505,6 +508,9 @@ impl Prepared {
             if self.options.shots == 0 { 0 } else { self.options.seed },
             self.seqlen(),
         );
+        if self.options.preset != Preset::default() {
+            text.push_str(&format!(" preset {}", self.options.preset.name()));
+        }
         if let Some(subject) = self.task.subject {
             text.push_str(&format!(" subject {subject}"));
         }

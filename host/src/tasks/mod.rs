@@ -12,6 +12,8 @@ mod encode;
 mod items;
 mod llmcbench;
 mod own;
+mod preset_texts;
+mod presets;
 mod prompt;
 mod sampler;
 mod table;
@@ -26,6 +28,7 @@ pub use docs::{DataUse, Doc, Prepared, Request, Seam};
 pub use encode::{Encode, EncodeError, Requests, TokenRequest};
 pub use items::{Answered, Asked, ItemResult, Outcome, Score};
 pub use own::OwnTask;
+pub use presets::Preset;
 pub use table::{Choices, LLMCBENCH, Pool, Script, TASKS, TaskKind, TaskSpec};
 
 use crate::assets::{AssetError, nearest, registry::MMLU_SUBJECTS};
@@ -46,11 +49,13 @@ pub struct TaskOptions {
     pub seed: u64,
     /// Tokens of a perplexity window; `None` takes the task's own (2048).
     pub seqlen: Option<usize>,
+    /// How TruthfulQA's questions are asked by LLMCBench's script.
+    pub preset: Preset,
 }
 
 impl Default for TaskOptions {
     fn default() -> Self {
-        Self { limit: None, shots: 0, seed: DEFAULT_SEED, seqlen: None }
+        Self { limit: None, shots: 0, seed: DEFAULT_SEED, seqlen: None, preset: Preset::default() }
     }
 }
 
@@ -176,6 +181,11 @@ impl Task {
             Definition::BuiltIn(spec) => **spec,
             Definition::Own(own) => own.spec(),
         }
+    }
+
+    /// Whether it takes one of TruthfulQA's presets.
+    pub(crate) fn has_presets(&self) -> bool {
+        matches!(self.spec().kind, TaskKind::Llmcbench { script: Script::TruthfulQa, .. })
     }
 
     /// The name by which it is found again.
