@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Scores the same items with LLMCBench's own scripts and with llmcb-host (`...@llmcbench`), and compares them. See README.md.
 
-usage: llmcbench.py --scripts FOLDER --model CHECKPOINT --data FOLDER [--limit 24]
+usage: llmcbench.py --scripts FOLDER --model CHECKPOINT --data FOLDER [--limit 24] [--tasks truthfulqa,truthfulqa:preset=null]
 """
 
 import argparse
@@ -17,9 +17,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 SUBJECT = "college_computer_science"
+PRESETS = ["qa", "help", "comp", "null", "chat", "long", "harm"]
+TRUTHFUL_QA = ["truthfulqa" if preset == "qa" else f"truthfulqa:preset={preset}" for preset in PRESETS]
+TASKS = ["qnli", "mnli", "mmlu", *TRUTHFUL_QA, "advglue", "advglue_original"]
 
 
-def theirs(scripts, checkpoint, data, limit):
+def theirs(scripts, checkpoint, data, limit, tasks):
     """Per task, per item: whether it is right, and probabilities of the letters (of TruthfulQA: MC1 and MC2)."""
     import pandas as pd
     import torch
@@ -37,20 +40,27 @@ def theirs(scripts, checkpoint, data, limit):
     pairs = lambda result: list(zip(map(bool, result[0]), ([float(p) for p in row] for row in result[2])))
     found = {}
     with torch.no_grad():
-        rows = pd.read_csv(data / "qnli/dev.tsv", sep="\t", on_bad_lines="skip")[:limit]
-        found["qnli"] = pairs(evaluate_qnli.eval(settings, model, tokenizer, rows[:0], rows))
-        lines = (data / "mnli/mnli_dev_matched.jsonl").read_text(encoding="utf-8").split("\n")[:limit]
-        cells = [[r["label"], "", "", "", "", r["premise"], r["hypothesis"]] for r in map(json.loads, lines)]
-        rows = pd.DataFrame(cells)
-        found["mnli"] = pairs(evaluate_mnli.eval(settings, model, tokenizer, rows[:0], rows))
-        rows = pd.read_csv(data / f"mmlu/test/{SUBJECT}_test.csv", header=None)[:limit]
-        found["mmlu"] = pairs(evaluate_mmlu.eval(settings, SUBJECT, model, tokenizer, rows[:0], rows))
-        rows = pd.read_csv(data / "truthfulqa/TruthfulQA.csv")[:limit]
-        rows = evaluate_tQA.run_probs(rows, tag="t", preset="qa", model=model, tokenizer=tokenizer, device=None)
-        found["truthfulqa"] = [(bool(rows.loc[i, "t MC1"]), [float(rows.loc[i, "t MC2"])]) for i in rows.index]
+        if "qnli" in tasks:
+            rows = pd.read_csv(data / "qnli/dev.tsv", sep="\t", on_bad_lines="skip")[:limit]
+            found["qnli"] = pairs(evaluate_qnli.eval(settings, model, tokenizer, rows[:0], rows))
+        if "mnli" in tasks:
+            lines = (data / "mnli/mnli_dev_matched.jsonl").read_text(encoding="utf-8").split("\n")[:limit]
+            cells = [[r["label"], "", "", "", "", r["premise"], r["hypothesis"]] for r in map(json.loads, lines)]
+            rows = pd.DataFrame(cells)
+            found["mnli"] = pairs(evaluate_mnli.eval(settings, model, tokenizer, rows[:0], rows))
+        if "mmlu" in tasks:
+            rows = pd.read_csv(data / f"mmlu/test/{SUBJECT}_test.csv", header=None)[:limit]
+            found["mmlu"] = pairs(evaluate_mmlu.eval(settings, SUBJECT, model, tokenizer, rows[:0], rows))
+        for task in (task for task in TRUTHFUL_QA if task in tasks):
+            rows = pd.read_csv(data / "truthfulqa/TruthfulQA.csv")[:limit]
+            preset = task.partition("preset=")[2] or "qa"
+            rows = evaluate_tQA.run_probs(rows, tag="t", preset=preset, model=model, tokenizer=tokenizer, device=None)
+            found[task] = [(bool(rows.loc[i, "t MC1"]), [float(rows.loc[i, "t MC2"])]) for i in rows.index]
         adversarial = json.loads((data / "advglue/dev_ann.json").read_text(encoding="utf-8"))
         some = {part: rows[:limit] for part, rows in adversarial.items()}
         for task, original in (("advglue", False), ("advglue_original", True)):
+            if task not in tasks:
+                continue
             out = io.StringIO()
             with contextlib.redirect_stdout(out):
                 evaluate_advglue.eval(model, tokenizer, some, types.SimpleNamespace(ntrain=0, test_origin=original))
@@ -59,17 +69,20 @@ def theirs(scripts, checkpoint, data, limit):
     return found
 
 
-def ours(checkpoint, data, limit):
-    tasks = ["qnli", "mnli", "mmlu", "truthfulqa", "advglue", "advglue_original"]
-    tasks = [f"{task}@llmcbench:limit={limit}" for task in tasks]
+def ours(checkpoint, data, limit, tasks):
+    lines = {}
+    for task in tasks:
+        name, _, option = task.partition(":")
+        lines[f"{name}@llmcbench:limit={limit}" + (f",{option}" if option else "")] = task
     found = {}
     with tempfile.TemporaryDirectory() as out:
-        command = [ROOT / "target/release/llmcb-host", "run", "--model", checkpoint, "--data", data, "--tasks", ",".join(tasks)]
+        command = [ROOT / "target/release/llmcb-host", "run", "--model", checkpoint, "--data", data, "--tasks", ",".join(lines)]
         command = [str(part) for part in [*command, "--out", Path(out) / "results", "--quiet"]]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        for file in Path(out).glob("results/stages/evaluate-*/items.jsonl"):
-            for item in map(json.loads, file.read_text(encoding="utf-8").split("\n")[:-1]):
-                found.setdefault(item["task"].removesuffix("@llmcbench"), []).append(item)
+        for stage in Path(out).glob("results/stages/evaluate-*"):
+            task = lines[json.loads((stage / "result.json").read_text(encoding="utf-8"))["task"]]
+            items = (stage / "items.jsonl").read_text(encoding="utf-8").split("\n")[:-1]
+            found[task] = [json.loads(item) for item in items]
     return found
 
 
@@ -85,9 +98,13 @@ def main():
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--limit", type=int, default=24, help="items of each task (of MMLU: of each subject)")
+    parser.add_argument("--tasks", default=",".join(TASKS), help="which, separated by commas (default: %(default)s)")
     arguments = parser.parse_args()
-    reference = theirs(arguments.scripts, arguments.model, arguments.data, arguments.limit)
-    mine = ours(arguments.model, arguments.data, arguments.limit)
+    tasks = arguments.tasks.split(",")
+    if unknown := [task for task in tasks if task not in TASKS]:
+        parser.error(f"no task is called {unknown[0]}; there are {', '.join(TASKS)}")
+    reference = theirs(arguments.scripts, arguments.model, arguments.data, arguments.limit, tasks)
+    mine = ours(arguments.model, arguments.data, arguments.limit, tasks)
     failed = False
     for task, expected in reference.items():
         items = mine[task] if task != "mmlu" else [item for item in mine[task] if item["subset"] == SUBJECT]
@@ -101,7 +118,7 @@ def main():
         worst, decisions = 0.0, 0
         for (right, values), item in zip(expected, items, strict=True):
             answered = item["answered"]
-            found = [answered["mass"]] if task == "truthfulqa" else softmax(answered["log_likelihoods"])
+            found = [answered["mass"]] if task in TRUTHFUL_QA else softmax(answered["log_likelihoods"])
             worst = max([worst, *(abs(a - b) for a, b in zip(values, found))])
             decisions += right != bool(answered["acc"])
         failed |= worst > 1e-3 or decisions > 0

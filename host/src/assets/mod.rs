@@ -32,3 +32,4 @@ pub use progress::{Progress, ProgressFn, silent};
 pub use record::{Record, Schema};
 pub use stop::Stop;
 pub use store::{AssetStatus, Obtained, PartStatus, Store};
+pub(crate) use tables::json_lines;

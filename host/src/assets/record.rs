@@ -96,6 +96,22 @@ pub struct Text {
     pub text: String,
 }
 
+/// A question of the user's own data, its texts filled in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Own {
+    /// Part of the data set, or empty.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub subset: String,
+    /// What stands before everything else.
+    pub description: String,
+    /// The question.
+    pub prompt: String,
+    /// The choices' texts.
+    pub choices: Vec<String>,
+    /// Index of the right choice.
+    pub right: usize,
+}
+
 /// One row of a data set, as the cache keeps it: one JSON object a line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
@@ -114,6 +130,8 @@ pub enum Record {
     Answers(Answers),
     /// Texts.
     Text(Text),
+    /// The user's own.
+    Own(Own),
 }
 
 /// Which fields a source's rows have.
@@ -269,7 +287,8 @@ fn adv_glue(row: &Value) -> Result<Record, String> {
     Ok(labelled(&subset, texts, below(index(row, "label")?, *labels, "label")?))
 }
 
-fn kind(value: &Value) -> &'static str {
+/// What a value is, in words.
+pub(crate) fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "a boolean",

@@ -13,6 +13,7 @@ const EXAMPLES: &str = "\
 Examples:
   llmcb-host eval --model ./my-checkpoint --tasks arc_easy,hellaswag --limit 500
   llmcb-host eval --model model.gguf --tasks wikitext2 --profile
+  llmcb-host eval --tasks ./mine.toml:limit=100,shots=2
 
 Exit codes: 0 all done, 1 a task failed, 2 nothing was run because something named is wrong, 130 stopped";
 

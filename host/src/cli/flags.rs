@@ -40,10 +40,13 @@ impl GlobalFlags {
 #[derive(Clone, Debug, Args)]
 pub struct TaskFlags {
     /// Tasks, separated by commas: wikitext2, squad_passages, arc_easy, arc_challenge, hellaswag, piqa, winogrande, mmlu,
-    /// mmlu_SUBJECT, or text:FILE for the perplexity of a text
+    /// mmlu_SUBJECT, text:FILE for the perplexity of a text, or FILE.toml for a task of your own
     ///
     /// Options follow a colon: wikitext2:seqlen=1024, mmlu:shots=5,limit=10. Without --tasks, all that can be had without the hub are
     /// scored: squad_passages, arc_easy, arc_challenge, hellaswag, piqa, winogrande, mmlu.
+    ///
+    /// A task of your own is a TOML file that says how the rows of a JSON Lines file become questions: name, data, prompt (with {field}),
+    /// choices, answer, and more; host/examples/tasks/README.md explains each with an example.
     #[arg(long, value_name = "TASKS")]
     pub tasks: Vec<String>,
     /// Score at most N documents of each task (of each subject, for mmlu), from the first on

@@ -45,11 +45,16 @@ pub(super) fn short_name(model: &str) -> String {
     model_name(model).to_owned()
 }
 
+/// Name of a task without options; of one in a file, that of the file.
+fn task_name(task: &str) -> String {
+    short_name(task).trim_end_matches(".toml").to_owned()
+}
+
 /// The metric of a task that the table shows, where the task is known.
-pub(super) fn headline(task: &str) -> Option<&'static str> {
+pub(super) fn headline(task: &str) -> Option<String> {
     let name = task.split(':').next().unwrap_or(task);
     let name = if name == "text" { "text:file" } else { name };
-    tasks::lookup(name).ok().map(|task| task.spec.headline)
+    tasks::lookup(name).ok().map(|task| task.spec().headline.to_owned())
 }
 
 /// The columns of a run's table.
@@ -63,8 +68,8 @@ pub(super) fn columns(run: &RunResult) -> Vec<Column> {
     }
     // A task's options are in the notes, unless they are what tells two columns apart.
     let base = |task: &str| match task.split_once(':') {
-        Some((name, _)) if name != "text" => name.to_owned(),
-        _ => short_name(task),
+        Some((name, _)) if name != "text" => task_name(name),
+        _ => task_name(task),
     };
     for task in scored.clone() {
         let alone = scored.iter().filter(|other| base(other) == base(&task)).count() == 1;
@@ -77,9 +82,8 @@ pub(super) fn columns(run: &RunResult) -> Vec<Column> {
             .map(|m| &m.metric)
             .collect();
         let name = headline(&task)
-            .or_else(|| measured.first().map(|m| m.name.as_str()))
-            .unwrap_or("score")
-            .to_owned();
+            .or_else(|| measured.first().map(|m| m.name.clone()))
+            .unwrap_or_else(|| "score".to_owned());
         let higher_is_better =
             measured.iter().find(|m| m.name == name).map_or(name != "perplexity", |m| m.higher_is_better);
         // Beside perplexity, how far the whole distribution has moved.

@@ -35,7 +35,7 @@ fn inside_an_element(value: &Value) -> String {
 }
 
 /// The metric of each task that tables show.
-fn headlines(runs: &[Named]) -> BTreeMap<&str, &'static str> {
+fn headlines(runs: &[Named]) -> BTreeMap<&str, String> {
     let tasks = runs.iter().flat_map(|one| &one.run.suite.tasks);
     tasks.filter_map(|task| Some((task.as_str(), headline(task)?))).collect()
 }

@@ -14,7 +14,7 @@ use super::{data_name, fetch_progress, of_data, store};
 use crate::metrics::real;
 use crate::suite::store as files;
 use crate::tasks::{
-    self, Encode, EncodeError, Prepared, Requests, Task, TaskError, TaskOptions, TokenRequest,
+    self, Encode, EncodeError, Prepared, Preset, Requests, Task, TaskError, TaskOptions, TokenRequest,
 };
 use crate::worker::protocol::{StageOrder, StageOutcome, Work};
 use crate::worker::{Services, Usage};
@@ -38,8 +38,8 @@ pub struct TaskLine {
     pub options: TaskOptions,
 }
 
-/// Reads a task of a suite: a name of [`tasks::lookup`], then options (`seqlen`, `limit`, `shots`), for example `wikitext2:seqlen=512`,
-/// `mmlu:shots=5,limit=10` or `text:notes.txt:seqlen=256`. Options take precedence over those of the whole suite.
+/// Reads a task of a suite: a name of [`tasks::lookup`], then options (`seqlen`, `limit`, `shots`, `preset`), for example `wikitext2:seqlen=512`,
+/// `mmlu:shots=5,limit=10`, `text:notes.txt:seqlen=256` or `my/task.toml:limit=10`. Options take precedence over those of the whole suite.
 ///
 /// # Errors
 /// An unknown task or option, or a value that is no number.
@@ -54,20 +54,26 @@ pub fn parse_task(line: &str, limit: Option<usize>, shots: usize, seed: u64) -> 
     };
     let task = tasks::lookup(name)?;
     let refuse = |what: String| TaskError::Option { task: name.to_owned(), what };
-    let perplexity = matches!(task.spec.kind, tasks::TaskKind::Perplexity { .. });
+    let perplexity = matches!(task.spec().kind, tasks::TaskKind::Perplexity { .. });
     // Examples for a suite are meant for the tasks that can take them.
     let mut options =
         TaskOptions { limit, shots: if perplexity { 0 } else { shots }, seed, ..TaskOptions::default() };
     for part in given.split(',').filter(|part| !part.is_empty()) {
         let (key, value) = part.split_once('=').unwrap_or((part, ""));
-        let number = value
-            .parse::<usize>()
-            .map_err(|_| refuse(format!("option {key}={value}: `{value}` is no whole number from 0 on")))?;
+        let number = || {
+            value
+                .parse::<usize>()
+                .map_err(|_| refuse(format!("option {key}={value}: `{value}` is no whole number from 0 on")))
+        };
         match key {
-            "seqlen" => options.seqlen = Some(number),
-            "limit" => options.limit = Some(number),
-            "shots" => options.shots = number,
-            _ => return Err(refuse(format!("has no option `{key}`; there are seqlen, limit and shots"))),
+            "seqlen" => options.seqlen = Some(number()?),
+            "limit" => options.limit = Some(number()?),
+            "shots" => options.shots = number()?,
+            "preset" if task.has_presets() => options.preset = Preset::named(value).map_err(refuse)?,
+            _ => {
+                let known = if task.has_presets() { "limit and preset" } else { "seqlen, limit and shots" };
+                return Err(refuse(format!("has no option `{key}`; there are {known}")));
+            }
         }
     }
     Ok(TaskLine { task, options })
@@ -106,6 +112,9 @@ struct ScoreLine {
     greedy: bool,
     truncated: bool,
 }
+
+/// Where there is nothing to score.
+const CERTAIN: ScoreLine = ScoreLine { log_likelihood: 0.0, greedy: true, truncated: false };
 
 /// The pieces in which requests are scored: ranges of requests. `documents` gives the number of requests of each document, in order.
 fn pieces(documents: &[usize], requests: &[TokenRequest]) -> Vec<Range<usize>> {
@@ -240,17 +249,23 @@ fn score(
     services.stage_progress(lines.len() as u64, total, what);
     for piece in &pieces[done..] {
         services.check_cancelled()?;
-        let asked: Vec<ScoreRequest> = requests.tokens[piece.clone()]
+        let requests = &requests.tokens[piece.clone()];
+        let asked: Vec<ScoreRequest> = requests
             .iter()
+            .filter(|r| !r.continuation.is_empty())
             .map(|r| ScoreRequest { context: r.context.clone(), continuation: r.continuation.clone() })
             .collect();
+        let scores = if asked.is_empty() { Vec::new() } else { runner.score(&asked)? };
+        let mut scores = scores.into_iter();
         let mut bytes = Vec::new();
-        for score in runner.score(&asked)? {
-            let line = ScoreLine {
+        for request in requests {
+            let score = if request.continuation.is_empty() { None } else { scores.next() };
+            // Of nothing, the probability is 1.
+            let line = score.map_or(CERTAIN, |score| ScoreLine {
                 log_likelihood: score.log_likelihood,
                 greedy: score.greedy,
                 truncated: score.truncated,
-            };
+            });
             write_line(&mut bytes, &line)?;
             lines.push(line);
         }
@@ -358,7 +373,16 @@ mod tests {
         let file = parse("text:a:b/c.txt:seqlen=16").unwrap();
         assert_eq!((file.task.name(), file.options.seqlen), ("text:a:b/c.txt".to_owned(), Some(16)));
         assert_eq!(parse("text:a=b.txt").unwrap().task.name(), "text:a=b.txt");
+        let truthful = |line: &str| parse_task(line, Some(10), 0, 7);
+        let preset = truthful("truthfulqa@llmcbench:preset=null,limit=4").unwrap().options;
+        assert_eq!((preset.preset, preset.limit), (Preset::Null, Some(4)));
         for (bad, says) in [
+            (
+                "truthfulqa@llmcbench:preset=nul",
+                "no preset is called `nul`; there are qa, help, comp, null, chat",
+            ),
+            ("truthfulqa@llmcbench:seed=1", "no option `seed`; there are limit and preset"),
+            ("truthfulqa_mc1:preset=qa", "no option `preset`"),
             ("arc_esy", "arc_easy"),
             ("arc_easy:depth=3", "no option `depth`"),
             ("arc_easy:limit=many", "no whole number"),

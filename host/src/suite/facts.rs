@@ -283,7 +283,7 @@ fn task_to_fetch(line: &str, suite: &Suite) -> Result<TaskFact, tasks::TaskError
         shots: parsed.options.shots,
         limit: parsed.options.limit,
         seqlen: parsed.options.seqlen,
-        version: parsed.task.spec.version.to_owned(),
+        version: parsed.task.spec().version.to_owned(),
         tokens: 0,
         at_hand: false,
     })

@@ -14,7 +14,7 @@ use crate::stage::{ITEMS, parse_task};
 use crate::tasks::mmlu_category;
 
 /// Settings of a stage that decide which questions were asked and how.
-const ASKED: [&str; 6] = ["task", "task_version", "shots", "limit", "seqlen", "preset"];
+const ASKED: [&str; 5] = ["task", "task_version", "shots", "limit", "seqlen"];
 
 /// A result directory with what its stages say.
 #[derive(Debug, Clone)]
@@ -84,7 +84,7 @@ fn follows(stage: &StageResult, folder: &Path) -> Result<(), String> {
     }
     let task = stage.task.as_deref().unwrap_or_default();
     let names = |value: &MetricValue| match parse_task(task, None, 0, 0) {
-        Ok(parsed) => parsed.task.spec.metric_name(&value.name).map(str::to_owned),
+        Ok(parsed) => parsed.task.spec().metric_name(&value.name).map(str::to_owned),
         Err(_) => Some(value.name.clone()),
     };
     let computed = of_items(&found, mmlu_category);

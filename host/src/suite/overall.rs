@@ -9,6 +9,7 @@ use super::result::{Cell, OverallMetric, ProfileRecord, StageKind, StageSummary,
 use super::spec::Suite;
 use crate::metrics::draws_of_medians;
 use crate::stage::parse_task;
+use crate::tasks::Preset;
 use crate::tracks::{self, Reference, TRACKS, TRAINING, Track};
 
 /// The value of a task's metric in a cell.
@@ -56,11 +57,12 @@ fn filled(suite: &Suite, track: &'static Track) -> Vec<Filled> {
     let mut out: Vec<Filled> = Vec::new();
     for line in &suite.tasks {
         let Ok(parsed) = parse_task(line, None, 0, 0) else { continue };
-        if parsed.task.subject.is_some() || parsed.task.path.is_some() {
+        let whole = parsed.task.subject.is_none() && parsed.task.path.is_none();
+        if !whole || parsed.options.preset != Preset::default() {
             continue;
         }
         for column in track.columns {
-            let measures = column.tasks.iter().find(|(id, _)| *id == parsed.task.spec.id);
+            let measures = column.tasks.iter().find(|(id, _)| *id == parsed.task.spec().id);
             if let Some((_, metric)) = measures
                 && !out.iter().any(|known| known.column == column.name)
             {

@@ -80,8 +80,10 @@ pub(super) fn is_scored(stage: &StageSummary) -> bool {
 
 /// The comparison under the name that the task gives the metric; none where it does not show it.
 pub(super) fn named(task: &str, mut compared: Compared) -> Option<Compared> {
-    let parsed = parse_task(task, None, 0, 0).ok()?;
-    compared.paired.metric = parsed.task.spec.metric_name(&compared.paired.metric)?.to_owned();
+    // A task file may be gone since; its metrics have the names of their kinds.
+    if let Ok(parsed) = parse_task(task, None, 0, 0) {
+        compared.paired.metric = parsed.task.spec().metric_name(&compared.paired.metric)?.to_owned();
+    }
     Some(compared)
 }
 

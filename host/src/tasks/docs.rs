@@ -5,10 +5,11 @@ use super::llmcbench;
 use super::prompt;
 use super::sampler::PythonRandom;
 use super::table::{Choices, Pool, TaskKind};
-use super::{Task, TaskError, TaskOptions, mmlu_category};
-use crate::assets::{AssetError, Obtained, ProgressFn, Record, Store, sha256_hex};
+use super::{Definition, Preset, Task, TaskError, TaskOptions, mmlu_category};
+use crate::assets::{AssetError, ProgressFn, Record, Store, sha256_hex};
 use crate::metrics::{MetricValue, of_items};
 use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// A request in words.
@@ -30,7 +31,7 @@ pub enum Seam {
     /// As LLMCBench: each by itself and without special tokens; of the continuation only its last token.
     Apart,
     /// As TruthfulQA's authors: as one text without special tokens, of which are cut off as many as this beginning of it has, and three
-    /// (`\nA:`) more.
+    /// more (see [`Preset`](super::Preset)), so that nothing may be left.
     After(Arc<str>),
 }
 
@@ -58,11 +59,11 @@ pub struct Doc {
 /// Data that a prepared task uses.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct DataUse {
-    /// Asset, or the path of a text file.
+    /// Asset, or the path of a file of the user's.
     pub asset: String,
     /// Part of the asset.
     pub part: String,
-    /// `evaluation` or `examples`.
+    /// `evaluation`, `examples`, or `definition`: a task file.
     pub role: String,
     /// SHA-256 of the data, the same whatever source gave them.
     pub sha256: String,
@@ -96,17 +97,6 @@ impl std::fmt::Debug for Prepared {
     }
 }
 
-fn data_use(obtained: &Obtained, role: &str) -> DataUse {
-    DataUse {
-        asset: obtained.asset.clone(),
-        part: obtained.part.clone(),
-        role: role.to_owned(),
-        sha256: obtained.sha256.clone(),
-        source: obtained.source.clone(),
-        note: obtained.note.clone(),
-    }
-}
-
 impl Task {
     /// Fetches the task's data and builds its prompts.
     ///
@@ -119,8 +109,14 @@ impl Task {
         progress: &ProgressFn<'_>,
     ) -> Result<Prepared, TaskError> {
         self.check(options)?;
+        let spec = self.spec();
         let mut data = Vec::new();
-        let body = match self.spec.kind {
+        let mut evaluated = || -> Result<Vec<Record>, AssetError> {
+            let (records, used) = self.obtain(store, spec.data.1, "evaluation", progress)?;
+            data.push(used);
+            Ok(records)
+        };
+        let body = match spec.kind {
             TaskKind::Perplexity { seqlen } => {
                 let text = match &self.path {
                     Some(path) => {
@@ -128,37 +124,34 @@ impl Task {
                         data.push(used);
                         text
                     }
-                    None => {
-                        let obtained = store.obtain(self.spec.data.0, self.spec.data.1, progress)?;
-                        data.push(data_use(&obtained, "evaluation"));
-                        join(&obtained.records)
-                    }
+                    None => join(&evaluated()?),
                 };
                 Body::Stream { text, seqlen: options.seqlen.unwrap_or(seqlen) }
             }
             TaskKind::Choice { pools, .. } => {
-                let obtained = store.obtain(self.spec.data.0, self.spec.data.1, progress)?;
-                data.push(data_use(&obtained, "evaluation"));
+                let records = evaluated()?;
+                if let Definition::Own(own) = &self.definition {
+                    data.push(own.definition());
+                }
                 let examples = if options.shots == 0 {
                     None
                 } else {
                     Some(self.examples(store, pools, &mut data, progress)?)
                 };
-                Body::Choice(self.docs(&obtained.records, options, examples)?)
+                Body::Choice(self.docs(&records, options, examples)?)
             }
             TaskKind::Llmcbench { script, pool } => {
-                let obtained = store.obtain(self.spec.data.0, self.spec.data.1, progress)?;
-                data.push(data_use(&obtained, "evaluation"));
+                let records = evaluated()?;
                 let mut examples = None;
-                if options.shots > 0 && pool != Some(self.spec.data.1) {
-                    let part = match pool {
-                        Some(part) => store.obtain(self.spec.data.0, part, progress)?,
+                if options.shots > 0 && pool != Some(spec.data.1) {
+                    let (records, used) = match pool {
+                        Some(part) => self.obtain(store, part, "examples", progress)?,
                         None => return self.refuse("its script's examples cannot be had; leave shots at 0"),
                     };
-                    data.push(data_use(&part, "examples"));
-                    examples = Some(part.records);
+                    data.push(used);
+                    examples = Some(records);
                 }
-                let docs = llmcbench::docs(script, &obtained.records, examples.as_deref(), options)
+                let docs = llmcbench::docs(script, &records, examples.as_deref(), options)
                     .or_else(|what| self.refuse(what))?;
                 if docs.is_empty() {
                     return self.refuse("its data hold no document");
@@ -169,6 +162,30 @@ impl Task {
         Ok(Prepared { task: self.clone(), name: self.name(), options: options.clone(), data, body })
     }
 
+    /// The rows of a part of the task's data, and what they are.
+    fn obtain(
+        &self,
+        store: &Store,
+        part: &str,
+        role: &str,
+        progress: &ProgressFn<'_>,
+    ) -> Result<(Vec<Record>, DataUse), AssetError> {
+        let spec = match &self.definition {
+            Definition::Own(own) => return own.read(part),
+            Definition::BuiltIn(spec) => spec,
+        };
+        let obtained = store.obtain(spec.data.0, part, progress)?;
+        let used = DataUse {
+            asset: obtained.asset,
+            part: obtained.part,
+            role: role.to_owned(),
+            sha256: obtained.sha256,
+            source: obtained.source,
+            note: obtained.note,
+        };
+        Ok((obtained.records, used))
+    }
+
     fn refuse<T>(&self, what: impl Into<String>) -> Result<T, TaskError> {
         Err(TaskError::Option { task: self.name(), what: what.into() })
     }
@@ -177,7 +194,7 @@ impl Task {
         if options.limit == Some(0) {
             return self.refuse("a limit of 0 leaves nothing to measure; give 1 or more");
         }
-        match self.spec.kind {
+        match self.spec().kind {
             TaskKind::Perplexity { .. } => {
                 if options.seqlen.is_some_and(|seqlen| seqlen < 2) {
                     return self
@@ -186,6 +203,9 @@ impl Task {
                 if options.shots > 0 {
                     return self.refuse("perplexity takes no solved examples; leave shots at 0");
                 }
+            }
+            _ if options.preset != Preset::default() && !self.has_presets() => {
+                return self.refuse("preset is an option of truthfulqa@llmcbench only");
             }
             _ if options.seqlen.is_some() => {
                 return self.refuse("seqlen is an option of perplexity tasks only");
@@ -215,12 +235,11 @@ impl Task {
                 }
                 Pool::Drawn(part) | Pool::DrawnWithSpare(part) | Pool::First(part) => part,
             };
-            match store.obtain(self.spec.data.0, part, progress) {
-                Ok(obtained) => {
-                    let mut used = data_use(&obtained, "examples");
+            match self.obtain(store, part, "examples", progress) {
+                Ok((records, mut used)) => {
                     used.note = used.note.or_else(|| missing_note(&missing));
                     data.push(used);
-                    return Ok(Examples { pool: *pool, records: Some(obtained.records) });
+                    return Ok(Examples { pool: *pool, records: Some(records) });
                 }
                 Err(AssetError::NoSource { .. }) if i + 1 < pools.len() => missing.push(part),
                 Err(error) => return Err(error.into()),
@@ -238,7 +257,13 @@ impl Task {
         let mut docs = Vec::new();
         let mut random = PythonRandom::new(options.seed);
         let limit = options.limit.unwrap_or(usize::MAX);
-        let mut counts: std::collections::HashMap<&str, usize> = std::collections::HashMap::new();
+        let mut counts: HashMap<&str, usize> = HashMap::new();
+        // Examples are of the question's own subject.
+        let mut pools: HashMap<&str, Vec<&Record>> = HashMap::new();
+        let pool = examples.as_ref().map(|e| (e.pool, e.records.as_deref().unwrap_or(records)));
+        for example in pool.iter().flat_map(|(_, pool)| pool.iter()) {
+            pools.entry(subject(example)).or_default().push(example);
+        }
         for record in records {
             let subject = subject(record);
             if self.subject.is_some_and(|wanted| wanted != subject) {
@@ -250,9 +275,12 @@ impl Task {
             if index >= limit {
                 continue;
             }
-            let shots = match &examples {
+            let shots = match pool {
                 None => String::new(),
-                Some(examples) => self.shots(examples, records, record, options.shots, &mut random)?,
+                Some((how, _)) => {
+                    let pool = pools.get(subject).map_or(&[][..], Vec::as_slice);
+                    self.shots(how, pool, record, options.shots, &mut random)?
+                }
             };
             docs.push(self.doc(record, index, subject, &shots));
         }
@@ -265,37 +293,25 @@ impl Task {
     /// The solved examples before one question, each ended by an empty line.
     fn shots(
         &self,
-        examples: &Examples,
-        evaluated: &[Record],
+        how: Pool,
+        pool: &[&Record],
         record: &Record,
         shots: usize,
         random: &mut PythonRandom,
     ) -> Result<String, TaskError> {
-        let too_few = |found: usize| {
-            self.refuse(format!("{shots} solved examples asked for, but only {found} are there"))
-        };
-        let chosen: Vec<&Record> = match (examples.pool, &examples.records) {
-            (Pool::First(_), Some(pool)) => {
-                let same: Vec<&Record> =
-                    pool.iter().filter(|r| subject(r) == subject(record)).take(shots).collect();
-                if same.len() < shots {
-                    return too_few(same.len());
-                }
-                same
-            }
-            (Pool::Drawn(_), Some(pool)) => {
-                if pool.len() < shots {
-                    return too_few(pool.len());
-                }
-                random.sample(pool.len(), shots).into_iter().map(|i| &pool[i]).collect()
-            }
-            (_, pool) => {
-                let pool = pool.as_deref().unwrap_or(evaluated);
-                if pool.len() <= shots {
-                    return too_few(pool.len().saturating_sub(1));
-                }
+        let spare = usize::from(matches!(how, Pool::DrawnWithSpare(_) | Pool::Evaluated));
+        if pool.len() < shots.saturating_add(spare) {
+            return self.refuse(format!(
+                "{shots} solved examples asked for, but only {} are there",
+                pool.len().saturating_sub(spare)
+            ));
+        }
+        let chosen: Vec<&Record> = match how {
+            Pool::First(_) => pool[..shots].to_vec(),
+            Pool::Drawn(_) => random.sample(pool.len(), shots).into_iter().map(|i| pool[i]).collect(),
+            Pool::DrawnWithSpare(_) | Pool::Evaluated => {
                 // One more than asked for, so that enough are left without the question itself.
-                let drawn = random.sample(pool.len(), shots + 1).into_iter().map(|i| &pool[i]);
+                let drawn = random.sample(pool.len(), shots + spare).into_iter().map(|i| pool[i]);
                 let others: Vec<&Record> = drawn.filter(|other| *other != record).take(shots).collect();
                 if others.len() < shots {
                     return self.refuse(
@@ -309,11 +325,11 @@ impl Task {
     }
 
     fn solved(&self, record: &Record) -> String {
-        let TaskKind::Choice { choices, .. } = self.spec.kind else { return String::new() };
+        let TaskKind::Choice { choices, .. } = self.spec().kind else { return String::new() };
         let options = prompt::options(record, choices);
         let target = prompt::target(record);
         let right = options.get(target).map_or("", String::as_str);
-        match self.spec.kind {
+        match self.spec().kind {
             TaskKind::Choice { choices, prompt: template, .. } => match choices {
                 Choices::Fillings => format!("{right} {}\n\n", prompt::after_blank(record)),
                 Choices::Options | Choices::Words(_) | Choices::BestAndFalse | Choices::TrueAndFalse => {
@@ -332,7 +348,7 @@ impl Task {
     }
 
     fn doc(&self, record: &Record, index: usize, subject: &str, shots: &str) -> Doc {
-        let TaskKind::Choice { choices, description, prompt: template, .. } = self.spec.kind else {
+        let TaskKind::Choice { choices, description, prompt: template, .. } = self.spec().kind else {
             return Doc::default();
         };
         let options = prompt::options(record, choices);
@@ -401,6 +417,7 @@ pub(crate) fn subject(record: &Record) -> &str {
     match record {
         Record::Question(q) => &q.subject,
         Record::Labelled(l) => &l.subset,
+        Record::Own(o) => &o.subset,
         _ => "",
     }
 }
@@ -446,8 +463,8 @@ pub(crate) fn read_text(path: &std::path::Path) -> Result<(String, DataUse), Ass
 impl Prepared {
     /// The task's definition.
     #[must_use]
-    pub fn spec(&self) -> &'static super::TaskSpec {
-        self.task.spec
+    pub fn spec(&self) -> super::TaskSpec<'_> {
+        self.task.spec()
     }
 
     /// The documents; none for perplexity.
@@ -511,14 +528,17 @@ impl Prepared {
     pub fn fingerprint(&self, seed: u64) -> String {
         let mut text = format!(
             "task {} version {} limit {:?} shots {} seed {} seqlen {:?}",
-            self.task.spec.id,
-            self.task.spec.version,
+            self.spec().id,
+            self.spec().version,
             self.options.limit,
             self.options.shots,
             // Without examples the seed decides nothing.
             if self.options.shots == 0 { 0 } else { seed },
             self.seqlen(),
         );
+        if self.options.preset != Preset::default() {
+            text.push_str(&format!(" preset {}", self.options.preset.name()));
+        }
         if let Some(subject) = self.task.subject {
             text.push_str(&format!(" subject {subject}"));
         }
@@ -533,7 +553,7 @@ impl Prepared {
     pub fn metrics(&self, items: &[ItemResult]) -> Vec<MetricValue> {
         let mut metrics = of_items(items, mmlu_category);
         metrics.retain_mut(|metric| {
-            let name = self.task.spec.metric_name(&metric.name).map(str::to_owned);
+            let name = self.spec().metric_name(&metric.name).map(str::to_owned);
             name.is_some_and(|name| {
                 metric.name = name;
                 true

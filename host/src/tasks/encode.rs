@@ -35,7 +35,7 @@ pub trait Encode {
 pub struct TokenRequest {
     /// Tokens that are given; never empty. The choices of a document mostly share them, so a backend does well to run equal contexts once.
     pub context: Vec<u32>,
-    /// Tokens that are scored; never empty.
+    /// Tokens that are scored. Empty only where a script leaves nothing of an answer: that counts as certain, and no model need be asked.
     pub continuation: Vec<u32>,
 }
 
@@ -139,10 +139,9 @@ impl Prepared {
                     *length.entry(beginning).or_insert(tokens.len())
                 }
             };
-            // The three are `\nA:`.
-            let cut = beginning + 3;
-            if cut >= whole.len() {
-                return Err(self.no_token(&request.continuation));
+            let cut = (beginning + 3).min(whole.len());
+            if cut == 0 {
+                return Err(self.no_token(&request.context));
             }
             out.push(TokenRequest { context: whole[..cut].to_vec(), continuation: whole[cut..].to_vec() });
         }
@@ -258,6 +257,6 @@ impl Prepared {
     /// Whether this is perplexity over windows.
     #[must_use]
     pub fn is_perplexity(&self) -> bool {
-        matches!(self.task.spec.kind, TaskKind::Perplexity { .. })
+        matches!(self.task.spec().kind, TaskKind::Perplexity { .. })
     }
 }

@@ -216,6 +216,54 @@ fn llmcbenchs_truthfulqa_is_its_scripts() {
 }
 
 #[test]
+fn truthfulqas_presets_are_its_authors() {
+    let root = tempfile::tempdir().unwrap();
+    data(root.path());
+    let golden = golden();
+    let presets = golden["truthfulqa"]["presets"].as_object().unwrap();
+    assert_eq!(presets.len(), Preset::ALL.len());
+    let mut prints = Vec::new();
+    for (name, expected) in presets {
+        let options = TaskOptions { preset: Preset::named(name).unwrap(), ..TaskOptions::default() };
+        let prepared = lookup("truthfulqa@llmcbench").unwrap();
+        let prepared = prepared.prepare(&store(root.path()), &options, &silent).unwrap();
+        prints.push(prepared.fingerprint(0));
+        let mut tokens = prepared.requests(&Bytes).unwrap().tokens.into_iter();
+        for (doc, expected) in prepared.docs().iter().zip(expected.as_array().unwrap()) {
+            let beginning = expected["prompt"].as_str().unwrap();
+            let tokens: Vec<_> = tokens.by_ref().take(doc.requests.len()).collect();
+            for (at, text) in
+                expected["answers"].as_array().unwrap().iter().zip(expected["texts"].as_array().unwrap())
+            {
+                let (at, text) = (at.as_u64().unwrap() as usize, text.as_str().unwrap());
+                let request = &doc.requests[at];
+                assert_eq!(format!("{}{}", request.context, request.continuation), text, "{name}");
+                assert_eq!(request.seam, Seam::After(beginning.into()), "{name}");
+                // As many tokens as the beginning has, and three more, are given.
+                let given = Bytes.encode(&[beginning], false).unwrap()[0].len() + 3;
+                let whole = Bytes.encode(&[text], false).unwrap().remove(0);
+                assert_eq!(tokens[at].context, whole[..given.min(whole.len())], "{name}");
+                assert_eq!(tokens[at].continuation, whole[given.min(whole.len())..], "{name}");
+            }
+        }
+    }
+    prints.sort();
+    prints.dedup();
+    assert_eq!(prints.len(), Preset::ALL.len(), "a preset decides results");
+    let csv = "Type,Category,Question,Best Answer,Correct Answers,Incorrect Answers,Source\na,b,q,No,No; Never ever,Yes,s\n";
+    put(root.path(), "data/truthfulqa/TruthfulQA.csv", csv);
+    let options = TaskOptions { preset: Preset::Chat, ..TaskOptions::default() };
+    let prepared = lookup("truthfulqa@llmcbench").unwrap();
+    let prepared = prepared.prepare(&store(root.path()), &options, &silent).unwrap();
+    let tokens = prepared.requests(&Bytes).unwrap().tokens;
+    // ` No.` is three tokens and nothing is left; ` Never ever.` and ` Yes.` are longer.
+    assert_eq!(tokens.iter().map(|t| t.continuation.len()).collect::<Vec<_>>(), [0, 7, 1]);
+    let error =
+        lookup("piqa").unwrap().prepare(&store(root.path()), &options, &silent).unwrap_err().to_string();
+    assert!(error.contains("preset is an option of truthfulqa@llmcbench only"), "{error}");
+}
+
+#[test]
 fn letters_are_encoded_by_themselves_and_examples_left_out_until_the_prompt_fits() {
     let root = tempfile::tempdir().unwrap();
     data(root.path());

@@ -180,9 +180,9 @@ impl Prepared {
     }
 
     fn choice(&self, doc: &super::Doc, scores: Vec<&Score>) -> ItemResult {
-        let normalised = matches!(self.task.spec.kind, TaskKind::Choice { normalised: true, .. });
+        let normalised = matches!(self.task.spec().kind, TaskKind::Choice { normalised: true, .. });
         let log_likelihoods: Vec<f64> = scores.iter().map(|s| s.log_likelihood).collect();
-        let chosen = match (doc.right, &self.task.spec.kind) {
+        let chosen = match (doc.right, &self.task.spec().kind) {
             // The best answer against the false ones alone, of which it must be likelier than each.
             (Some(right), TaskKind::Llmcbench { .. }) => {
                 let best_false = argmax(log_likelihoods.iter().copied().skip(right)).map(|i| i + right);

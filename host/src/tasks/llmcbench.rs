@@ -9,11 +9,12 @@
 //! * MNLI's script reads the *mismatched* set; here it asks the matched one, as the paper says.
 //! * AdvGLUE's labels of RTE are taken the other way round (`A. yes` for `not_entailment`), and examples of QQP and SST-2 are given the wrong
 //!   answers. Of the original texts, those of MNLI's hypothesis and of every second text are never asked.
-//! * TruthfulQA's MC1 compares the best answer with false ones only.
+//! * TruthfulQA's MC1 compares the best answer with false ones only. With the presets whose prompts end in the words before the answer, three
+//!   tokens of the answer itself are left out; an answer of no more tokens counts as certain.
 
-use super::TaskOptions;
 use super::docs::{Doc, Request, Seam, subject};
-use super::table::{Script, TRUTHFUL_QA_EXAMPLES};
+use super::table::Script;
+use super::{Preset, TaskOptions};
 use crate::assets::Record;
 use crate::assets::record::Labelled;
 use std::sync::Arc;
@@ -61,13 +62,13 @@ pub(super) fn docs(
             ));
         }
         for (index, row) in own.take(limit).enumerate() {
-            docs.push(doc(script, row, index, &shots));
+            docs.push(doc(script, row, index, &shots, options.preset));
         }
     }
     Ok(docs)
 }
 
-fn doc(script: Script, row: &Record, index: usize, shots: &[&Record]) -> Doc {
+fn doc(script: Script, row: &Record, index: usize, shots: &[&Record], preset: Preset) -> Doc {
     let id = match row {
         Record::Labelled(Labelled { texts, .. }) if texts.contains_key("index") => texts["index"].clone(),
         Record::Question(q) if !q.id.is_empty() => q.id.clone(),
@@ -76,8 +77,8 @@ fn doc(script: Script, row: &Record, index: usize, shots: &[&Record]) -> Doc {
     let part = subject(row);
     let mut doc = Doc { id, index, subset: (!part.is_empty()).then(|| part.to_owned()), ..Doc::default() };
     if let (Script::TruthfulQa, Record::Answers(answers)) = (script, row) {
-        let asked: Arc<str> = format!("{TRUTHFUL_QA_EXAMPLES}\n\nQ: {}", answers.question).into();
-        let context: Arc<str> = format!("{asked}\nA:").into();
+        let (context, asked) = preset.ask(&answers.question);
+        let (context, asked): (Arc<str>, Arc<str>) = (context.into(), asked.into());
         let all = answers.correct.iter().chain(&answers.incorrect);
         let texts: Vec<String> = all.map(|answer| closed(answer)).collect();
         let best = closed(&answers.best);

@@ -11,6 +11,9 @@ mod docs;
 mod encode;
 mod items;
 mod llmcbench;
+mod own;
+mod preset_texts;
+mod presets;
 mod prompt;
 mod sampler;
 mod table;
@@ -24,10 +27,13 @@ pub use calibration::{CalibrationText, DEFAULT_CALIBRATION, Windows, calibration
 pub use docs::{DataUse, Doc, Prepared, Request, Seam};
 pub use encode::{Encode, EncodeError, Requests, TokenRequest};
 pub use items::{Answered, Asked, ItemResult, Outcome, Score};
+pub use own::OwnTask;
+pub use presets::Preset;
 pub use table::{Choices, LLMCBENCH, Pool, Script, TASKS, TaskKind, TaskSpec};
 
 use crate::assets::{AssetError, nearest, registry::MMLU_SUBJECTS};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Seed where none is given: that of lm-evaluation-harness, so that examples before questions are the same ones.
 pub const DEFAULT_SEED: u64 = 1234;
@@ -43,19 +49,27 @@ pub struct TaskOptions {
     pub seed: u64,
     /// Tokens of a perplexity window; `None` takes the task's own (2048).
     pub seqlen: Option<usize>,
+    /// How TruthfulQA's questions are asked by LLMCBench's script.
+    pub preset: Preset,
 }
 
 impl Default for TaskOptions {
     fn default() -> Self {
-        Self { limit: None, shots: 0, seed: DEFAULT_SEED, seqlen: None }
+        Self { limit: None, shots: 0, seed: DEFAULT_SEED, seqlen: None, preset: Preset::default() }
     }
+}
+
+/// Where a task's definition is.
+#[derive(Debug, Clone)]
+enum Definition {
+    BuiltIn(&'static TaskSpec<'static>),
+    Own(Arc<OwnTask>),
 }
 
 /// A task as asked for by name.
 #[derive(Debug, Clone)]
 pub struct Task {
-    /// The definition.
-    pub spec: &'static TaskSpec,
+    definition: Definition,
     /// The one subject asked for (`mmlu_anatomy`).
     pub subject: Option<&'static str>,
     /// The text file asked for (`text:PATH`).
@@ -66,7 +80,7 @@ pub struct Task {
 #[derive(Debug, thiserror::Error)]
 pub enum TaskError {
     /// No task has this name.
-    #[error("no task is called `{name}`{hint}; tasks are {known}, mmlu_<subject> and text:FILE")]
+    #[error("no task is called `{name}`{hint}; tasks are {known}, mmlu_<subject>, text:FILE and FILE.toml")]
     Unknown {
         /// The name asked for.
         name: String,
@@ -116,12 +130,17 @@ pub fn mmlu_category(subject: &str) -> Option<&'static str> {
     MMLU_SUBJECTS.iter().find(|(name, _)| *name == subject).map(|(_, category)| *category)
 }
 
-/// The task of this name: an entry of [`TASKS`], `mmlu_<subject>`, or `text:PATH` for the perplexity of a text file.
+/// The task of this name: an entry of [`TASKS`], `mmlu_<subject>`, `text:PATH` for the perplexity of a text file, or the path of a task file
+/// that ends with `.toml`.
 ///
 /// # Errors
-/// [`TaskError::Unknown`] with names that resemble.
+/// [`TaskError::Unknown`] with names that resemble; what is wrong with a task file.
 pub fn lookup(name: &str) -> Result<Task, TaskError> {
-    let task = |spec: &'static TaskSpec| Task { spec, subject: None, path: None };
+    let task = |spec: &'static TaskSpec<'static>| Task {
+        definition: Definition::BuiltIn(spec),
+        subject: None,
+        path: None,
+    };
     if let Some(path) = name.strip_prefix("text:") {
         if path.is_empty() {
             return Err(TaskError::Option {
@@ -130,6 +149,10 @@ pub fn lookup(name: &str) -> Result<Task, TaskError> {
             });
         }
         return Ok(Task { path: Some(PathBuf::from(path)), ..task(&table::TEXT_FILE) });
+    }
+    if name.ends_with(own::EXTENSION) {
+        let definition = Definition::Own(Arc::new(OwnTask::load(Path::new(name))?));
+        return Ok(Task { definition, subject: None, path: None });
     }
     if let Some(spec) = TASKS.iter().find(|spec| spec.id == name) {
         return Ok(task(spec));
@@ -151,13 +174,27 @@ pub fn lookup(name: &str) -> Result<Task, TaskError> {
 }
 
 impl Task {
+    /// The definition.
+    #[must_use]
+    pub fn spec(&self) -> TaskSpec<'_> {
+        match &self.definition {
+            Definition::BuiltIn(spec) => **spec,
+            Definition::Own(own) => own.spec(),
+        }
+    }
+
+    /// Whether it takes one of TruthfulQA's presets.
+    pub(crate) fn has_presets(&self) -> bool {
+        matches!(self.spec().kind, TaskKind::Llmcbench { script: Script::TruthfulQa, .. })
+    }
+
     /// The name by which it is found again.
     #[must_use]
     pub fn name(&self) -> String {
         match (&self.path, self.subject) {
             (Some(path), _) => format!("text:{}", path.display()),
             (None, Some(subject)) => format!("mmlu_{subject}"),
-            (None, None) => self.spec.id.to_owned(),
+            (None, None) => self.spec().id.to_owned(),
         }
     }
 }

@@ -104,6 +104,11 @@ pub(crate) fn field<'a>(record: &'a Record, name: &str) -> Option<Cow<'a, str>> 
             None => l.texts.get(name).map(|text| Cow::Borrowed(text.as_str())),
         },
         Record::Answers(a) if name == "question" => Some(Cow::Borrowed(&a.question)),
+        Record::Own(o) => match name {
+            "description" => Some(Cow::Borrowed(&o.description)),
+            "prompt" => Some(Cow::Borrowed(&o.prompt)),
+            _ => None,
+        },
         _ => None,
     }
 }
@@ -127,6 +132,7 @@ pub(crate) fn options(record: &Record, choices: Choices) -> Vec<String> {
             let before = b.sentence.split('_').next().unwrap_or_default();
             vec![format!("{before}{}", b.option1), format!("{before}{}", b.option2)]
         }
+        Record::Own(o) => o.choices.clone(),
         Record::Text(_) => Vec::new(),
     }
 }
@@ -147,6 +153,7 @@ pub(crate) fn target(record: &Record) -> usize {
         Record::Goal(g) => g.label,
         Record::Blank(b) => b.answer,
         Record::Labelled(l) => l.label,
+        Record::Own(o) => o.right,
         Record::Answers(_) | Record::Text(_) => 0,
     }
 }

@@ -31,6 +31,11 @@ fn lines(rows: &Value) -> String {
     rows.as_array().unwrap().iter().map(|row| format!("{row}\n")).collect()
 }
 
+/// Rows of ARC-Easy, `evaluated` or `pool`.
+pub(super) fn arc_rows(part: &str) -> String {
+    lines(&harness()["tasks"]["arc_easy"][part])
+}
+
 fn mmlu_lines(rows: &Value) -> String {
     let mut out = csv::WriterBuilder::new().has_headers(false).from_writer(Vec::new());
     for row in rows.as_array().unwrap() {
@@ -43,7 +48,7 @@ fn mmlu_lines(rows: &Value) -> String {
 }
 
 /// Writes the golden rows in their authors' layouts.
-fn golden_data(root: &Path) {
+pub(super) fn golden_data(root: &Path) {
     let tasks = &harness()["tasks"];
     for (task, evaluated, pool) in [
         (
@@ -273,6 +278,7 @@ fn tasks_are_found_by_name_and_near_names_are_offered() {
         ("hellaswagg", "did you mean hellaswag"),
         ("mmlu_anatomi", "mmlu_anatomy"),
         ("zzz", "tasks are wikitext2"),
+        ("zzz", "text:FILE and FILE.toml"),
         ("text:", "names no file"),
     ] {
         let error = lookup(name).unwrap_err().to_string();

@@ -184,11 +184,13 @@ fn the_dense_row_can_be_named() {
 fn columns_name_tasks_and_metrics_that_there_are() {
     for column in TRACKS.iter().flat_map(|track| track.columns) {
         for (task, metric) in column.tasks {
-            let spec = crate::tasks::lookup(task).unwrap().spec;
+            let task = crate::tasks::lookup(task).unwrap();
+            let spec = task.spec();
             let kinds = ["acc", "acc_norm", "mass", "perplexity"];
             assert!(
                 kinds.iter().any(|kind| spec.metric_name(kind) == Some(*metric)),
-                "{task} has no {metric}"
+                "{} has no {metric}",
+                spec.id
             );
         }
     }
