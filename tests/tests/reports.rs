@@ -128,7 +128,7 @@ fn a_leaderboard_merges_what_can_be_compared_and_refuses_the_rest() {
     sandbox
         .run(&["leaderboard", "theirs"])
         .expect_code(2)
-        .expect_message(&["theirs", "no result of its stages"]);
+        .expect_message(&["theirs", "is not what its stages say"]);
     let results = Results::read(&sandbox.out());
     let stage = results.of("dense", "evaluate").remove(0);
     edit(&stage.folder.join("result.json"), |stage| stage["metrics"][0]["value"] = 0.99.into());

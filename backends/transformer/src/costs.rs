@@ -77,7 +77,7 @@ impl Model {
     /// What a pass multiplies. Zeros of weights that are numbers are counted, so every weight is read.
     ///
     /// # Errors
-    /// If a block or the head cannot be decoded.
+    /// If a block cannot be decoded.
     pub fn costs(&self) -> Result<Costs> {
         let of_block = |index: usize| -> Result<(Vec<LinearCost>, usize, usize)> {
             let block = self.block(index)?;
@@ -93,8 +93,8 @@ impl Model {
             costs.add_attention(heads, head_dim);
         }
         let shape = [self.config().vocab_size, self.config().hidden_size];
-        let density = self.head()?.weight.nonzeros() as f64 / (shape[0] * shape[1]).max(1) as f64;
-        costs.add_linear(LinearCost { count: 1, shape, bits: None, density, head: true });
+        // The head is never pruned; nobody asks for its zeros.
+        costs.add_linear(LinearCost { count: 1, shape, bits: None, density: 1.0, head: true });
         Ok(costs)
     }
 }

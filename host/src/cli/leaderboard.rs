@@ -9,12 +9,12 @@ use super::failure::Failure;
 use super::report::{FormatFlags, name_of, write};
 use crate::report::Facts;
 use crate::report::grid::Named;
-use crate::suite::leaderboard::{Entry, conflicts, same_machine};
+use crate::suite::leaderboard::{Entry, conflicts, trim};
 
 const EXAMPLES: &str = "\
 Each directory is checked: version of its files, content keys of its stages, and that every metric follows from its items. Results are \
 refused where they asked other questions of a task (data, limit, shots, window length) or took other files for a model of the same name. \
-Times, memory and speeds are left out where machines differ.
+Numbers computed from items are computed anew. Times, memory and speeds are left out where machines differ, and overall metrics where they are over other models or tasks.
 
 Examples:
   llmcb-host leaderboard alice/results bob/results
@@ -57,14 +57,14 @@ pub fn run(command: &LeaderboardCommand) -> Result<ExitCode, Failure> {
     if !faults.is_empty() {
         return Err(Failure::usage(format!("these results cannot be merged:\n{}", faults.join("\n"))));
     }
-    let across = !same_machine(&entries);
+    let notes = trim(&mut entries);
     let names = names(&command.directories);
     let runs: Vec<Named> = entries
         .into_iter()
         .zip(names)
         .map(|(entry, name)| Named { name, facts: Facts::read(&entry.run, &entry.root), run: entry.run })
         .collect();
-    write(&runs, &command.format, across, "")
+    write(&runs, &command.format, &notes, "")
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ use crate::suite::store::Store as ResultStore;
 use crate::worker::{Interrupt, WorkerOptions};
 
 const EXAMPLES: &str = "\
-Nothing is fetched and nothing is written. Times follow from stages of the same kind that this machine has done; where there are none they are \
+Nothing is fetched, and nothing is written into the result directory. Times follow from stages of the same kind that this machine has done; where there are none they are \
 rough, and marked so. Models and data that are not here yet are to be fetched by the run.
 
 Examples:
@@ -60,6 +60,8 @@ struct Line<'a> {
     /// Whether its model or its data are still to be fetched.
     fetches: bool,
     estimate: Estimate,
+    /// Whether the machine, or a worker's limit, has enough memory for it.
+    fits: bool,
 }
 
 /// Prints the plan of a suite.
@@ -100,9 +102,14 @@ pub fn show(suite: &Suite, stages: bool, as_json: bool, quiet: bool) -> Result<E
             done: is_done(suite, stage),
             fetches: fetches(&facts, stage),
             estimate: estimator.of(stage),
+            fits: estimator
+                .of(stage)
+                .memory_bytes
+                .is_none_or(|memory| memory <= estimator.memory_limit() as f64),
         })
         .collect();
-    let misfits = estimator.misfits(&plan, |stage| is_done(suite, stage));
+    let done: Vec<&PlannedStage> = lines.iter().filter(|line| line.done).map(|line| line.stage).collect();
+    let misfits = estimator.misfits(&plan, |stage| done.iter().any(|other| std::ptr::eq(*other, stage)));
     if as_json {
         output::json(&json(suite, &plan, &lines, &misfits))?;
     } else {
@@ -164,7 +171,11 @@ fn each(lines: &[Line<'_>]) -> String {
             }
             None if line.done => row.extend(["done before", "-", "-", "-"].map(str::to_owned)),
             None => row.extend([
-                if line.fetches { "to do, fetches first" } else { "to do" }.to_owned(),
+                match (line.fits, line.fetches) {
+                    (false, _) => "does not fit".to_owned(),
+                    (true, true) => "to do, fetches first".to_owned(),
+                    (true, false) => "to do".to_owned(),
+                },
                 time(line.estimate.seconds, line.estimate.measured),
                 size(line.estimate.memory_bytes),
                 size(line.estimate.disk_bytes),
@@ -176,7 +187,7 @@ fn each(lines: &[Line<'_>]) -> String {
     TextTable { header: titles(), rows, keys: 2 }.render(usize::MAX)
 }
 
-/// A line for each model, method and seed.
+/// A line for each model and method.
 fn by_model_and_method(suite: &Suite, lines: &[Line<'_>]) -> String {
     let mut groups: Vec<((usize, Option<usize>), Vec<&Line<'_>>)> = Vec::new();
     for line in lines {
@@ -207,6 +218,7 @@ fn by_model_and_method(suite: &Suite, lines: &[Line<'_>]) -> String {
 #[derive(Default)]
 struct Totals {
     to_do: usize,
+    misfits: usize,
     blocked: usize,
     rough: usize,
     unknown: usize,
@@ -224,6 +236,9 @@ impl Totals {
                 words.push(format!("{count} {word}"));
             }
         }
+        if self.misfits > 0 {
+            words.push(format!("{} of them do not fit", self.misfits));
+        }
         words.join(", ")
     }
 }
@@ -237,6 +252,7 @@ fn totals(lines: &[&Line<'_>]) -> Totals {
             out.blocked += 1;
         } else if !line.done {
             out.to_do += 1;
+            out.misfits += usize::from(!line.fits);
             out.rough += usize::from(!line.estimate.measured);
             out.unknown += usize::from(line.estimate.seconds.is_none());
             add(&mut out.seconds, line.estimate.seconds);
@@ -313,6 +329,7 @@ struct StageJson<'a> {
     memory_bytes: Option<f64>,
     disk_bytes: Option<f64>,
     measured: bool,
+    fits: bool,
 }
 
 fn json(suite: &Suite, plan: &Plan, lines: &[Line<'_>], misfits: &[String]) -> serde_json::Value {
@@ -328,6 +345,7 @@ fn json(suite: &Suite, plan: &Plan, lines: &[Line<'_>], misfits: &[String]) -> s
             memory_bytes: line.estimate.memory_bytes,
             disk_bytes: line.estimate.disk_bytes,
             measured: line.estimate.measured,
+            fits: line.fits,
         }
     }
     let stages: Vec<_> = lines.iter().map(|line| serde_json::json!(stage(line))).collect();

@@ -61,7 +61,7 @@ pub struct ReportCommand {
     result: PathBuf,
     #[command(flatten)]
     format: FormatFlags,
-    /// Print how each overall metric comes about, too
+    /// Print how each overall metric comes about, too (under tables; CSV has no place for it, JSON and HTML have it anyway)
     #[arg(long)]
     formulas: bool,
 }
@@ -72,7 +72,7 @@ pub fn run(command: &ReportCommand) -> Result<ExitCode, Failure> {
     let facts = Facts::read(&run, &command.result);
     let said = if command.formulas { formulas(run.overall.iter().map(|one| &one.om)) } else { String::new() };
     let named = Named { name: name_of(&command.result), run, facts };
-    write(&[named], &command.format, false, &said)
+    write(&[named], &command.format, &[], &said)
 }
 
 /// The name of a result directory.
@@ -81,19 +81,22 @@ pub fn name_of(folder: &Path) -> String {
     whole.file_name().map_or_else(|| folder.display().to_string(), |name| name.to_string_lossy().into_owned())
 }
 
-/// Writes runs in a format; `across` machines only what can be compared there; `said` stands under a table.
+/// Writes runs in a format; `notes` stand before a table's own, `said` under it.
 ///
 /// # Errors
 /// The output cannot be written.
-pub fn write(runs: &[Named], flags: &FormatFlags, across: bool, said: &str) -> Result<ExitCode, Failure> {
+pub fn write(runs: &[Named], flags: &FormatFlags, notes: &[String], said: &str) -> Result<ExitCode, Failure> {
     let width = if flags.output.is_some() { super::execute::FILE_WIDTH } else { output::width() };
     let text = match flags.format {
-        Format::Table => table::render_grid(Grid::of_all(runs, across), width) + said,
+        Format::Table => table::render_grid(Grid::of_all(runs, notes), width) + said,
         Format::Markdown => {
             let list: String = said.lines().map(|line| format!("- `{line}`\n")).collect();
-            markdown::render(&Grid::of_all(runs, across)) + &list
+            markdown::render(&Grid::of_all(runs, notes)) + &list
         }
-        Format::Latex => latex::render(&Grid::of_all(runs, across)),
+        Format::Latex => {
+            let list: String = said.lines().map(|line| format!("% {line}\n")).collect();
+            latex::render(&Grid::of_all(runs, notes)) + &list
+        }
         Format::Html => html::render(runs),
         Format::Json => json(runs)?,
         Format::Csv => {

@@ -11,7 +11,7 @@ use super::failure::Failure;
 use super::flags::GlobalFlags;
 use super::{output, plugins};
 use crate::plugins::Catalog;
-use crate::suite::comparison::{Comparison, compare};
+use crate::suite::comparison::{Comparison, Difference, compare};
 use crate::suite::result::RunResult;
 use crate::suite::spec::{PluginUse, Suite};
 use crate::suite::store::read_run;
@@ -62,12 +62,19 @@ fn suite(catalog: &Catalog, run: &RunResult, command: &ReproduceCommand) -> Resu
     for one in suite.methods.iter_mut().chain(&mut suite.backends).chain(suite.engine.iter_mut()) {
         here(catalog, run, one)?;
     }
-    suite.out = command.out.clone().unwrap_or_else(|| {
-        let mut name = command.result.components().as_path().as_os_str().to_owned();
-        name.push("-again");
-        PathBuf::from(name)
-    });
-    if suite.out == command.result {
+    let first = command
+        .result
+        .canonicalize()
+        .map_err(|e| Failure::usage(format!("{}: {e}", command.result.display())))?;
+    suite.out = match &command.out {
+        Some(out) => out.clone(),
+        None => {
+            let mut name = first.file_name().unwrap_or_default().to_owned();
+            name.push("-again");
+            first.with_file_name(name)
+        }
+    };
+    if suite.out.canonicalize().is_ok_and(|out| out == first) {
         return Err(Failure::usage(
             "--out must be another folder than the result's: finished stages would be reused",
         ));
@@ -91,6 +98,14 @@ struct Verdict {
     other: usize,
 }
 
+/// Whether the metrics of a number's task that are compared item by item are all within noise, of which there is at least one.
+fn within_noise(comparison: &Comparison, one: &Difference) -> bool {
+    let of_task =
+        comparison.differences.iter().filter(|other| other.cell == one.cell && other.task == one.task);
+    let mut all = of_task.filter_map(|other| other.paired.as_ref().map(|paired| (other, paired))).peekable();
+    all.peek().is_some() && all.all(|(other, paired)| !paired.told_apart && other.follows(paired))
+}
+
 fn verdict(comparison: &Comparison) -> Verdict {
     let mut verdict = Verdict { same: 0, noise: 0, other: 0 };
     for one in comparison.differences.iter().filter(|one| !one.is_speed()) {
@@ -99,8 +114,8 @@ fn verdict(comparison: &Comparison) -> Verdict {
         match &one.paired {
             _ if equal => verdict.same += 1,
             Some(paired) if !paired.told_apart && one.follows(paired) => verdict.noise += 1,
-            // The metric has no items of its own: as its task's others.
-            None if (one.first - one.second).abs() <= 1e-6 * one.first.abs() => verdict.noise += 1,
+            // The metric is not compared item by item: as its task's others.
+            None if within_noise(comparison, one) => verdict.noise += 1,
             _ => verdict.other += 1,
         }
     }
@@ -114,6 +129,13 @@ pub fn run(global: &GlobalFlags, command: &ReproduceCommand) -> Result<ExitCode,
     let again = run_shown(&suite, global.quiet)?;
     if again.interrupted {
         return Err(Failure::Cancelled);
+    }
+    let reused = again.stages().filter(|stage| stage.reused).count();
+    if reused > 0 {
+        output::warning(&format!(
+            "{reused} stages were done by an earlier run in {}: remove it, or name another --out, to do them anew",
+            suite.out.display()
+        ));
     }
     let comparison = compare(&command.result, &suite.out).map_err(Failure::failed)?;
     let found = verdict(&comparison);

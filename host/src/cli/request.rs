@@ -120,7 +120,8 @@ pub fn resolve(catalog: &Catalog, file: SuiteFile) -> Result<Suite, Failure> {
         seeds: file.seeds.unwrap_or(defaults.seeds),
         dense: file.dense.unwrap_or(defaults.dense),
         calibration: calibration(&file.calibration)?,
-        profile: file.profile.unwrap_or(defaults.profile),
+        // Who names workloads wants them run.
+        profile: file.profile.unwrap_or(file.workloads.is_some()),
         workloads,
         out: file.out.unwrap_or(defaults.out),
         data_dir: file.data,

@@ -167,7 +167,7 @@ fn of_windows(items: &[ItemResult]) -> Vec<MetricValue> {
         if let Outcome::Window { nll, tokens, bytes: b, .. } = &item.outcome {
             means.push(nll / *tokens as f64);
             bits += nll / std::f64::consts::LN_2;
-            bytes = bytes.zip(*b).map(|(sum, b)| sum + b);
+            bytes = bytes.zip(*b).and_then(|(sum, b)| sum.checked_add(b));
         }
     }
     if means.is_empty() {

@@ -125,7 +125,7 @@ pub fn paired(dense: &[ItemResult], compressed: &[ItemResult]) -> Result<Vec<Com
             (None, Some(stderr)) => difference.abs() > NOISE * stderr,
             (None, None) => false,
         };
-        let draws = draws(&pairs, metric == PERPLEXITY);
+        let draws = draws(&pairs, metric == PERPLEXITY, &dense[0].task);
         let paired = Paired {
             metric: metric.to_owned(),
             n: pairs.len(),

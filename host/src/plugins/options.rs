@@ -34,6 +34,15 @@ impl PluginSpec {
     /// # Errors
     /// What is wrong with the text, and how it should look.
     pub fn parse(text: &str) -> Result<Self, OptionsError> {
+        let mut spec = Self::parse_raw(text)?;
+        for (_, value) in &mut spec.options {
+            *value = value.take().map(|value| unquoted(&value).to_owned());
+        }
+        Ok(spec)
+    }
+
+    /// As [`parse`](Self::parse), values in their quotes.
+    fn parse_raw(text: &str) -> Result<Self, OptionsError> {
         let fault = |what: &str| {
             Err(OptionsError::one(format!(
                 "`{text}`: {what}; write it as `gptq` or `gptq:bits=4,group_size=128`"
@@ -55,7 +64,7 @@ impl PluginSpec {
         };
         for piece in pieces {
             let (name, value) = match piece.split_once('=') {
-                Some((name, value)) => (name.trim(), Some(unquoted(value.trim()).to_owned())),
+                Some((name, value)) => (name.trim(), Some(value.trim().to_owned())),
                 None => (piece.trim(), None),
             };
             if name.is_empty() {
@@ -77,11 +86,13 @@ impl PluginSpec {
     /// # Errors
     /// As [`parse`](Self::parse).
     pub fn parse_grid(text: &str) -> Result<Vec<Self>, OptionsError> {
-        let spec = PluginSpec::parse(text)?;
+        let spec = PluginSpec::parse_raw(text)?;
         let mut all = vec![PluginSpec { options: Vec::new(), ..spec.clone() }];
         for (name, value) in &spec.options {
             let values: Vec<Option<String>> = match value {
-                Some(value) => value.split('|').map(|one| Some(one.trim().to_owned())).collect(),
+                // A quoted value is one value, whatever it has in it.
+                Some(value) if value.starts_with('"') => vec![Some(unquoted(value).to_owned())],
+                Some(value) => value.split('|').map(|one| Some(unquoted(one.trim()).to_owned())).collect(),
                 None => vec![None],
             };
             let with = |so_far: &PluginSpec| {

@@ -120,7 +120,11 @@ pub(super) fn columns(run: &RunResult) -> Vec<Column> {
             });
         }
     }
-    let stages = |kind: StageKind| run.cells.iter().flat_map(|c| &c.stages).any(|s| s.kind == kind);
+    // A finished stage without a time was measured on another machine.
+    let stages = |kind: StageKind| {
+        let mut all = run.cells.iter().flat_map(|c| &c.stages);
+        all.any(|s| s.kind == kind && (s.status != Some(Status::Done) || s.wall_seconds > 0.0))
+    };
     columns.push(Column::Size);
     if run.cells.iter().any(|cell| cell.macs.is_some()) {
         columns.push(Column::Macs);
@@ -210,22 +214,6 @@ fn indistinct(one: &MetricValue, other: &MetricValue) -> bool {
 }
 
 impl Column {
-    /// Whether it says something only beside the other rows of its run.
-    pub(super) fn is_of_one_run(&self) -> bool {
-        matches!(self, Column::Overall { track: 3, .. })
-    }
-
-    /// Whether another machine gives another number.
-    pub(super) fn is_of_the_machine(&self) -> bool {
-        match self {
-            Column::Overall { track, .. } => (3..=5).contains(track),
-            Column::Speed { .. } | Column::CompressTime | Column::CompressMemory | Column::EvaluateMemory => {
-                true
-            }
-            Column::Score { .. } | Column::Size | Column::Macs => false,
-        }
-    }
-
     /// By what rows are ranked, more being better; nothing where the column does not rank or the cell has no number.
     pub(super) fn rank(&self, run: &RunResult, cell: &Cell) -> Option<f64> {
         match self {

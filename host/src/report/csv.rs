@@ -1,4 +1,5 @@
-//! One row for each number: model, method, backend, seed, task, subset, metric, value, standard error, interval, items.
+//! One row for each number: model, method, backend, seed, task, subset, metric, value, standard error, interval, items; and for each that is
+//! missing, with the reason. Overall metrics, which are over all models and seeds, have neither.
 
 use std::io::Write;
 use std::path::Path;
@@ -6,7 +7,7 @@ use std::path::Path;
 use super::grid::Named;
 use crate::suite::result::{Cell, RunResult, StageKind, Status};
 
-const HEADER: [&str; 13] = [
+const HEADER: [&str; 14] = [
     "model",
     "method",
     "backend",
@@ -20,6 +21,7 @@ const HEADER: [&str; 13] = [
     "high",
     "n",
     "higher_is_better",
+    "not_measured",
 ];
 
 /// Writes a run's numbers as CSV (RFC 4180, UTF-8, full precision; `inf` and `NaN` are written as such).
@@ -55,56 +57,57 @@ pub fn write_all(runs: &[Named], writer: impl Write) -> csv::Result<()> {
     Ok(())
 }
 
-fn rows(run: &RunResult) -> Vec<[String; HEADER.len()]> {
+type Row = [String; HEADER.len()];
+
+/// A row of a cell, with nothing in its other columns.
+fn row(cell: &Cell, task: &str, metric: &str) -> Row {
+    let mut row = Row::default();
+    row[..4].clone_from_slice(&[
+        cell.model.clone(),
+        cell.method.clone(),
+        cell.backend.clone(),
+        cell.seed.to_string(),
+    ]);
+    (row[4], row[6]) = (task.to_owned(), metric.to_owned());
+    row
+}
+
+fn rows(run: &RunResult) -> Vec<Row> {
     let mut rows = Vec::new();
     let text = |value: Option<f64>| value.map(|value| value.to_string()).unwrap_or_default();
     for cell in &run.cells {
-        let row = |task: &str, subset: &str, metric: &str, numbers: [String; 5], higher_is_better: bool| {
-            let [value, stderr, low, high, n] = numbers;
-            [
-                cell.model.clone(),
-                cell.method.clone(),
-                cell.backend.clone(),
-                cell.seed.to_string(),
-                task.to_owned(),
-                subset.to_owned(),
-                metric.to_owned(),
-                value,
-                stderr,
-                low,
-                high,
-                n,
-                higher_is_better.to_string(),
-            ]
-        };
-        let nothing = String::new;
         for record in &cell.metrics {
             let m = &record.metric;
-            let numbers = [m.value.to_string(), text(m.stderr), nothing(), nothing(), m.n.to_string()];
-            rows.push(row(
-                &record.task,
-                m.subset.as_deref().unwrap_or(""),
-                &m.name,
-                numbers,
-                m.higher_is_better,
-            ));
+            let mut row = row(cell, &record.task, &m.name);
+            row[5] = m.subset.clone().unwrap_or_default();
+            (row[7], row[8]) = (m.value.to_string(), text(m.stderr));
+            (row[11], row[12]) = (m.n.to_string(), m.higher_is_better.to_string());
+            rows.push(row);
         }
         for (metric, value) in costs(cell) {
-            rows.push(row("", "", metric, [value, nothing(), nothing(), nothing(), nothing()], false));
+            let mut row = row(cell, "", metric);
+            (row[7], row[12]) = (value, "false".to_owned());
+            rows.push(row);
         }
-        // Overall metrics are over all models and seeds: they go with the first row of their method.
-        let first = run.cells.iter().find(|c| c.method == cell.method && c.backend == cell.backend);
-        if !first.is_some_and(|first| std::ptr::eq(first, cell)) {
-            continue;
+        // What has no number is there with the reason.
+        for stage in cell.stages.iter().filter(|s| s.status != Some(Status::Done)) {
+            let mut row = row(cell, stage.task.as_deref().unwrap_or(""), stage.kind.name());
+            let status = stage.status.map_or("not reached", Status::name);
+            row[13] =
+                stage.reason.as_ref().map_or_else(|| status.to_owned(), |why| format!("{status}: {why}"));
+            rows.push(row);
         }
-        for one in run.overall.iter().filter(|o| o.method == cell.method && o.backend == cell.backend) {
-            let om = &one.om;
-            if let Some(value) = om.value {
-                let (low, high) = (om.interval.map(|i| i.low), om.interval.map(|i| i.high));
-                let numbers = [value.to_string(), nothing(), text(low), text(high), om.cells.to_string()];
-                rows.push(row(&format!("track{}", one.track), "", &om.name, numbers, true));
-            }
-        }
+    }
+    for one in &run.overall {
+        let om = &one.om;
+        let mut row = Row::default();
+        // Over all models and seeds.
+        (row[1], row[2], row[4]) = (one.method.clone(), one.backend.clone(), format!("track{}", one.track));
+        (row[6], row[7]) = (om.name.clone(), text(om.value));
+        (row[9], row[10]) = (text(om.interval.map(|i| i.low)), text(om.interval.map(|i| i.high)));
+        (row[11], row[12]) = (om.cells.to_string(), "true".to_owned());
+        row[13] = om.not_measured.join("; ");
+        rows.push(row);
     }
     rows
 }
@@ -116,7 +119,7 @@ fn costs(cell: &Cell) -> Vec<(&'static str, String)> {
     }
     let done = || cell.stages.iter().filter(|s| s.status == Some(Status::Done));
     for stage in done() {
-        if stage.kind == StageKind::Compress {
+        if stage.kind == StageKind::Compress && stage.wall_seconds > 0.0 {
             costs.push(("compress_seconds", stage.wall_seconds.to_string()));
             costs.push(("compress_cpu_seconds", stage.cpu_seconds.to_string()));
             costs.push(("compress_peak_memory_bytes", stage.peak_memory_bytes.to_string()));

@@ -7,6 +7,7 @@ use llmcb_plugin_api::sdk::ModelInfo;
 use serde::Serialize;
 
 use crate::suite::result::{RunResult, StageResult};
+use crate::suite::store::{RESULT, stage_folder};
 
 /// Facts gathered from the results of a run's stages.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -25,8 +26,10 @@ impl Facts {
     pub fn read(run: &RunResult, directory: &Path) -> Self {
         let mut facts = Facts::default();
         for stage in run.stages().filter(|stage| !stage.directory.as_os_str().is_empty()) {
-            let file = directory.join(&stage.directory).join("result.json");
-            let read = || -> Option<StageResult> { serde_json::from_slice(&std::fs::read(&file).ok()?).ok() };
+            let read = || -> Option<StageResult> {
+                let folder = stage_folder(directory, &stage.directory)?;
+                serde_json::from_slice(&std::fs::read(folder.join(RESULT)).ok()?).ok()
+            };
             if let Some(result) = read() {
                 facts.add(&result);
             }

@@ -36,20 +36,20 @@ fn shown(uses: &[PluginUse], label: &str) -> String {
     uses.iter().find(|one| one.label == label).map_or_else(|| label.to_owned(), PluginUse::shown)
 }
 
-fn machine(run: &RunResult) -> String {
-    format!("{}, {} cores", run.machine.cpu, run.machine.cores)
+fn is_control(c: char) -> bool {
+    c.is_control() && c != '\n'
 }
 
 impl Grid {
     /// The grid of one run.
     pub fn of(run: &RunResult, facts: &Facts) -> Grid {
         let named = Named { name: String::new(), run: run.clone(), facts: facts.clone() };
-        Self::of_all(&[named], false)
+        Self::of_all(&[named], &[])
     }
 
-    /// The grid of several runs, each compared with its own dense model; the best of each model first. `across` machines, times, memory and
-    /// speeds are left out.
-    pub fn of_all(runs: &[Named], across: bool) -> Grid {
+    /// The grid of several runs, each compared with its own dense model; the best of each model first. `notes` come before the runs' own.
+    pub fn of_all(runs: &[Named], notes: &[String]) -> Grid {
+        let gaps: Vec<Vec<String>> = runs.iter().map(|one| seeds::gaps(&one.run)).collect();
         let runs: Vec<Named> = runs
             .iter()
             .map(|one| Named {
@@ -66,20 +66,17 @@ impl Grid {
             let new = other.run.suite.tasks.iter().filter(|task| !first.run.suite.tasks.contains(task));
             whole.suite.tasks.extend(new.cloned());
         }
-        let mut columns = columns(&whole);
-        if runs.len() > 1 {
-            columns.retain(|column| !column.is_of_one_run() && !(across && column.is_of_the_machine()));
-        }
+        let columns = columns(&whole);
         let several =
             |name: fn(&Cell) -> &str| whole.cells.iter().any(|cell| name(cell) != name(&whole.cells[0]));
         let (models, backends) = (several(|c| &c.model), several(|c| &c.backend));
-        let mut grid = Grid::default();
+        let mut grid = Grid { notes: notes.to_vec(), ..Grid::default() };
         let titles = [("result", runs.len() > 1), ("model", models), ("method", true), ("backend", backends)];
         grid.header.extend(titles.iter().filter(|(_, shown)| *shown).map(|(title, _)| (*title).to_owned()));
         grid.keys = grid.header.len();
         grid.header.extend(columns.iter().map(Column::title));
         let mut ranked: Vec<(String, f64, Vec<String>)> = Vec::new();
-        for one in &runs {
+        for (one, gaps) in runs.iter().zip(gaps) {
             let mut notes = Footnotes::default();
             for cell in &one.run.cells {
                 let mut row = Vec::new();
@@ -101,7 +98,7 @@ impl Grid {
                 ranked.push((cell.model.clone(), rank, row));
             }
             let prefix = if runs.len() > 1 { format!("{}: ", one.name) } else { String::new() };
-            for line in note_lines(&one.run, &one.facts, &columns, notes) {
+            for line in note_lines(&one.run, &one.facts, &columns, notes, gaps) {
                 // Marks mean the same in all runs.
                 let general = line.starts_with(['~', '*']) || line.starts_with("[low");
                 let line = if general { line } else { format!("{prefix}{line}") };
@@ -115,15 +112,13 @@ impl Grid {
             let place = |model: &String| order.iter().position(|other| other == model);
             ranked.sort_by(|a, b| place(&a.0).cmp(&place(&b.0)).then(b.1.total_cmp(&a.1)));
         }
-        if across {
-            let machines: Vec<String> =
-                runs.iter().map(|one| format!("{} ({})", one.name, machine(&one.run))).collect();
-            grid.notes.push(format!(
-                "times, memory and speeds are left out: measured on different machines: {}",
-                machines.join(", ")
-            ));
-        }
         grid.rows = ranked.into_iter().map(|(.., row)| row).collect();
+        // Names and reasons may be somebody else's: what a terminal would obey is not for a table.
+        let cells = grid.header.iter_mut().chain(grid.rows.iter_mut().flatten()).chain(&mut grid.notes);
+        for text in cells.filter(|text| text.chars().any(is_control)) {
+            *text =
+                text.chars().map(|c| if is_control(c) { char::REPLACEMENT_CHARACTER } else { c }).collect();
+        }
         grid
     }
 }

@@ -11,6 +11,7 @@ fn escaped(text: &str) -> String {
                 out.push('\\');
                 out.push(c);
             }
+            '\n' => out.push(' '),
             '\\' => out.push_str("\\textbackslash{}"),
             '^' => out.push_str("\\textasciicircum{}"),
             '~' => out.push_str("$\\sim$"),
@@ -45,7 +46,8 @@ pub fn render(grid: &Grid) -> String {
     }
     text.push_str("\\bottomrule\n\\end{tabular}\n");
     if !grid.notes.is_empty() {
-        let notes: Vec<String> = grid.notes.iter().map(|note| escaped(note)).collect();
+        // A bracket or a star after the end of a line would be taken for its argument.
+        let notes: Vec<String> = grid.notes.iter().map(|note| format!("{{}}{}", escaped(note))).collect();
         text.push_str(&format!("\n{{\\footnotesize\n{}\n}}\n", notes.join("\\\\\n")));
     }
     text

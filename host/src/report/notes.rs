@@ -24,12 +24,13 @@ impl Footnotes {
     }
 }
 
-/// The notes under a run's table.
+/// The notes under a run's table; `gaps` says which seeds are not in the means.
 pub(super) fn note_lines(
     run: &RunResult,
     facts: &Facts,
     columns: &[Column],
     notes: Footnotes,
+    gaps: Vec<String>,
 ) -> Vec<String> {
     let mut lines = Vec::new();
     for (at, note) in notes.0.iter().enumerate() {
@@ -90,6 +91,7 @@ pub(super) fn note_lines(
     lines.push(how.join("; "));
     if let Some(n) = seeds::count(run) {
         lines.push(format!("means over {n} seeds where seeds decide; ± takes in items and seeds"));
+        lines.extend(gaps);
     }
     let uses_calibration = run.cells.iter().any(|c| stage_of(c, StageKind::Compress, None).is_some());
     if uses_calibration {
@@ -121,17 +123,29 @@ fn overall_lines(run: &RunResult, columns: &[Column], compares: bool) -> Vec<Str
         );
     }
     for name in &shown {
-        let gaps = run
-            .overall
-            .iter()
-            .filter(|o| o.om.name == *name && o.om.value.is_some())
-            .map(|o| &o.om.not_measured);
-        if let Some(gaps) = gaps.max_by_key(|gaps| gaps.len()).filter(|gaps| !gaps.is_empty()) {
+        let own: Vec<_> = run.overall.iter().filter(|o| o.om.name == *name).collect();
+        // Of methods with the same gaps in one line.
+        let mut by_gaps: Vec<(&[String], Vec<&str>)> = Vec::new();
+        for one in own.iter().filter(|o| !o.om.not_measured.is_empty()) {
+            match by_gaps.iter_mut().find(|(gaps, _)| *gaps == one.om.not_measured) {
+                Some((_, methods)) => methods.push(&one.method),
+                None => by_gaps.push((&one.om.not_measured, vec![&one.method])),
+            }
+        }
+        for (gaps, methods) in by_gaps {
+            let of = if methods.len() == own.len() {
+                String::new()
+            } else {
+                format!(" of {}", methods.join(", "))
+            };
             lines.push(format!(
-                "* {name} over a part of its track, not comparable with published ones; not measured: {}",
+                "* {name}{of} over a part of its track, not comparable with published ones; not measured: {}",
                 gaps.join(", ")
             ));
         }
+    }
+    if run.suite.models.len() > 1 && !shown.is_empty() {
+        lines.push("overall metrics are over all models: each row of a method shows the same".to_owned());
     }
     if shown.contains(&"OM_train") {
         lines.push(

@@ -1,12 +1,18 @@
 //! Several seeds as one row: means, with errors over items and seeds.
 
-use crate::metrics::{mean, sample_variance};
-use crate::suite::result::{Cell, MetricRecord, RunResult, StageKind};
+use crate::metrics::{MetricValue, mean, sample_variance};
+use crate::suite::result::{Cell, MetricRecord, PairedRecord, RunResult, StageKind, StageSummary, Status};
+use crate::tracks::Macs;
 
-/// The cells of a run, those that differ in their seed alone taken together: of each metric, time and size the mean; of standard errors the
-/// root of their mean square and the variance over seeds, since items are the same with every seed and seeds are drawn anew. A metric is told
-/// apart from the dense model's where it is with every seed.
+/// The cells of a run, those that differ in their seed alone taken together: of each metric, time and size the mean over the seeds that have it.
+/// The error of such a mean takes in the items, which are the same with every seed, and the choice of seeds:
+/// `sqrt(mean of the squared standard errors + variance over k seeds / k)`. A metric is told apart from the dense model's where it is with every
+/// seed.
 pub fn together(run: &RunResult) -> Vec<Cell> {
+    groups(run).iter().map(|group| merged(group)).collect()
+}
+
+fn groups(run: &RunResult) -> Vec<Vec<&Cell>> {
     let mut groups: Vec<Vec<&Cell>> = Vec::new();
     for cell in &run.cells {
         let same = |group: &&mut Vec<&Cell>| {
@@ -18,7 +24,7 @@ pub fn together(run: &RunResult) -> Vec<Cell> {
             None => groups.push(vec![cell]),
         }
     }
-    groups.iter().map(|group| merged(group)).collect()
+    groups
 }
 
 fn merged(group: &[&Cell]) -> Cell {
@@ -26,45 +32,84 @@ fn merged(group: &[&Cell]) -> Cell {
     if group.len() == 1 {
         return out;
     }
-    let average =
-        |value: &dyn Fn(&Cell) -> f64| mean(&group.iter().map(|cell| value(cell)).collect::<Vec<_>>());
-    for record in &mut out.metrics {
-        let same = |m: &&MetricRecord| {
-            (&m.task, &m.metric.name, &m.metric.subset)
-                == (&record.task, &record.metric.name, &record.metric.subset)
-        };
-        let all: Vec<&MetricRecord> =
-            group.iter().filter_map(|cell| cell.metrics.iter().find(same)).collect();
-        let values: Vec<f64> = all.iter().map(|m| m.metric.value).collect();
-        let squares: Vec<f64> = all.iter().filter_map(|m| m.metric.stderr).map(|e| e * e).collect();
-        let of_items = if squares.is_empty() { 0.0 } else { mean(&squares) };
-        record.metric.value = mean(&values);
-        record.metric.stderr = sample_variance(&values).map(|of_seeds| (of_items + of_seeds).sqrt());
+    let average = |value: &dyn Fn(&Cell) -> f64| {
+        let values: Vec<f64> = group.iter().map(|cell| value(cell)).filter(|value| *value > 0.0).collect();
+        if values.is_empty() { 0.0 } else { mean(&values) }
+    };
+    let known = |list: &[MetricRecord], one: &MetricRecord| list.iter().any(|m| same_metric(m, one));
+    out.metrics.clear();
+    for record in group.iter().flat_map(|cell| &cell.metrics) {
+        if !known(&out.metrics, record) {
+            out.metrics.push(of_seeds(group, record));
+        }
     }
-    for record in &mut out.paired {
-        let same = |cell: &&&Cell| {
-            let mut all = cell.paired.iter();
-            all.any(|p| {
-                p.task == record.task && p.paired.metric == record.paired.metric && p.paired.told_apart
-            })
-        };
-        record.paired.told_apart = group.iter().filter(same).count() == group.len();
+    out.paired.clear();
+    for record in group.iter().flat_map(|cell| &cell.paired) {
+        let same = |p: &&PairedRecord| (&p.task, &p.paired.metric) == (&record.task, &record.paired.metric);
+        if !out.paired.iter().any(|p| same(&p)) {
+            let mut record = record.clone();
+            record.paired.told_apart =
+                group.iter().filter_map(|cell| cell.paired.iter().find(same)).all(|p| p.paired.told_apart);
+            out.paired.push(record);
+        }
     }
-    for stage in &mut out.stages {
+    for (at, stage) in out.stages.iter_mut().enumerate() {
+        // The stages of a cell are planned in the same order with every seed.
+        let all: Vec<&StageSummary> = group.iter().filter_map(|cell| cell.stages.get(at)).collect();
         // A seed that failed is not hidden behind one that did well.
-        let like = |cell: &Cell| {
-            cell.stages.iter().find(|s| (s.kind, &s.task) == (stage.kind, &stage.task)).cloned()
-        };
-        let all: Vec<_> = group.iter().filter_map(|cell| like(cell)).collect();
-        if let Some(worse) = all.iter().find(|s| s.status != stage.status) {
-            *stage = worse.clone();
+        if let Some(worse) = all.iter().find(|s| s.status != Some(Status::Done)) {
+            *stage = (*worse).clone();
         } else if stage.kind == StageKind::Compress {
             stage.wall_seconds = mean(&all.iter().map(|s| s.wall_seconds).collect::<Vec<_>>());
         }
         stage.peak_memory_bytes = all.iter().map(|s| s.peak_memory_bytes).max().unwrap_or_default();
     }
     out.weight_bytes = average(&|cell| cell.weight_bytes as f64) as u64;
+    out.macs = group
+        .iter()
+        .find_map(|cell| cell.macs)
+        .map(|macs| Macs { counted: average(&|cell| cell.macs.map_or(0.0, |macs| macs.counted)), ..macs });
     out
+}
+
+fn same_metric(one: &MetricRecord, other: &MetricRecord) -> bool {
+    (&one.task, &one.metric.name, &one.metric.subset)
+        == (&other.task, &other.metric.name, &other.metric.subset)
+}
+
+fn of_seeds(group: &[&Cell], record: &MetricRecord) -> MetricRecord {
+    let all: Vec<&MetricValue> = group
+        .iter()
+        .filter_map(|cell| cell.metrics.iter().find(|m| same_metric(m, record)))
+        .map(|m| &m.metric)
+        .collect();
+    let mut record = record.clone();
+    if all.len() < 2 {
+        return record;
+    }
+    let values: Vec<f64> = all.iter().map(|m| m.value).collect();
+    let squares: Vec<f64> = all.iter().filter_map(|m| m.stderr).map(|e| e * e).collect();
+    let of_items = if squares.is_empty() { 0.0 } else { mean(&squares) };
+    record.metric.value = mean(&values);
+    let variance = sample_variance(&values);
+    record.metric.stderr = variance.map(|of_seeds| (of_items + of_seeds / values.len() as f64).sqrt());
+    record
+}
+
+/// What rows of several seeds lack, one line each: means over fewer seeds than there are pass for means over all otherwise.
+pub fn gaps(run: &RunResult) -> Vec<String> {
+    let mut lines = Vec::new();
+    for group in groups(run).iter().filter(|group| group.len() > 1) {
+        for cell in group {
+            let failed = cell.stages.iter().filter(|s| s.status.is_some_and(|s| s != Status::Done));
+            for stage in failed {
+                let (word, reason) =
+                    (stage.status.map_or("", Status::name), stage.reason.as_deref().unwrap_or(""));
+                lines.push(format!("not in its mean: {}: {word}: {reason}", stage.label));
+            }
+        }
+    }
+    lines
 }
 
 /// Seeds of each row, where a run has several.
@@ -88,9 +133,33 @@ mod tests {
         assert_eq!(cells.len(), run.cells.len() - 1);
         let perplexity = &cells[1].metrics[0].metric;
         assert_eq!(perplexity.value, 22.0);
-        // 0.5 over items, and a variance of 0.5 over seeds.
-        assert!((perplexity.stderr.unwrap() - 0.75_f64.sqrt()).abs() < 1e-12);
+        // 0.5 over items, and a variance of 0.5 over 2 seeds.
+        assert!((perplexity.stderr.unwrap() - 0.5_f64.sqrt()).abs() < 1e-12);
         assert!((cells[1].stages[0].wall_seconds - 63.4).abs() < 1e-9);
         assert_eq!(cells[0], run.cells[0]);
+    }
+
+    #[test]
+    fn a_seed_that_failed_is_seen() {
+        let mut run = crate::report::table::tests::sample();
+        let mut again = run.cells[1].clone();
+        again.seed = 8;
+        again.metrics.clear();
+        again.stages[1].status = Some(Status::Failed);
+        again.stages[1].reason = Some("the stars were wrong".into());
+        for at in [1, 2] {
+            let mut run = run.clone();
+            run.cells.insert(at, again.clone());
+            let cells = together(&run);
+            assert_eq!(
+                cells[1].metrics[0].metric,
+                run.cells[3 - at].metrics[0].metric,
+                "the one that there is"
+            );
+            assert_eq!(cells[1].stages[1].status, Some(Status::Failed));
+            assert!(gaps(&run)[0].contains("the stars were wrong"));
+        }
+        run.cells.insert(1, again);
+        assert_eq!(gaps(&run).len(), 1);
     }
 }

@@ -1,8 +1,8 @@
 //! The cells of a run: what the stages of one model with one method on one backend found out.
 
 use super::plan::{DENSE, Plan};
-use super::result::{Cell, MetricRecord, StageKind};
-use super::spec::Suite;
+use super::result::{Cell, MetricRecord, StageKind, StageResult};
+use super::spec::{ProfileSpec, Suite};
 use super::state::State;
 use crate::tracks::{PREFILL_TOKENS, macs};
 
@@ -75,31 +75,41 @@ fn cell(suite: &Suite, plan: &Plan, states: &[State], place: Place) -> Cell {
         }
         let mut summary = state.summary.clone();
         summary.task = stage.task.map(|t| suite.tasks[t].clone());
-        let kind = stage.kind.name().to_owned();
-        let workload = stage.workload.filter(|_| suite.workloads.len() > 1);
-        let task = match (&summary.task, workload) {
-            (Some(task), _) => task.clone(),
-            (None, Some(workload)) => format!("{kind}:{}", suite.workloads[workload]),
-            (None, None) => kind,
-        };
+        let task = summary.task.clone();
         cell.stages.push(summary);
-        let Some(result) = &state.result else { continue };
-        cell.metrics.extend(
-            result.metrics.iter().map(|m| MetricRecord { task: task.clone(), metric: m.metric.clone() }),
-        );
-        if let Some(checkpoint) = &result.checkpoint {
-            cell.weight_bytes = checkpoint.info.weight_bytes;
-            cell.checkpoint = Some(checkpoint.clone());
-        } else if let Some(info) = &result.model.info
-            && info.bytes_on_disk > 0
-        {
-            cell.weight_bytes = info.bytes_on_disk;
-        }
-        cell.profiles.extend(result.profile.clone());
-        if stage.kind != StageKind::Compress {
-            let info = result.model.info.as_ref();
-            cell.macs = cell.macs.or(info.and_then(|info| macs(info, PREFILL_TOKENS)));
+        if let Some(result) = &state.result {
+            cell.absorb(suite, task.as_deref(), result);
         }
     }
     cell
+}
+
+impl Cell {
+    /// Takes in what a finished stage found out; `task` is its task as the suite names it.
+    pub(super) fn absorb(&mut self, suite: &Suite, task: Option<&str>, result: &StageResult) {
+        let kind = result.kind.name();
+        let workload = result.settings.get("workload").filter(|_| suite.workloads.len() > 1);
+        let workload = workload.and_then(|w| serde_json::from_value::<ProfileSpec>(w.clone()).ok());
+        let task = match (task, workload) {
+            (Some(task), _) => task.to_owned(),
+            (None, Some(workload)) => format!("{kind}:{workload}"),
+            (None, None) => kind.to_owned(),
+        };
+        self.metrics.extend(
+            result.metrics.iter().map(|m| MetricRecord { task: task.clone(), metric: m.metric.clone() }),
+        );
+        if let Some(checkpoint) = &result.checkpoint {
+            self.weight_bytes = checkpoint.info.weight_bytes;
+            self.checkpoint = Some(checkpoint.clone());
+        } else if let Some(info) = &result.model.info
+            && info.bytes_on_disk > 0
+        {
+            self.weight_bytes = info.bytes_on_disk;
+        }
+        self.profiles.extend(result.profile.clone());
+        if result.kind != StageKind::Compress {
+            let info = result.model.info.as_ref();
+            self.macs = self.macs.or(info.and_then(|info| macs(info, PREFILL_TOKENS)));
+        }
+    }
 }

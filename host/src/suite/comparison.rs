@@ -6,12 +6,11 @@ use std::path::Path;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::pairs::{is_scored, items, named};
+use super::pairs::{is_scored, items_of, named};
 use super::plan::model_name;
-use super::result::{Cell, RunResult, StageSummary};
+use super::result::{Cell, MetricRecord, RunResult, StageSummary};
 use super::store::{StoreError, read_run};
 use crate::metrics::{Paired, paired, real};
-use crate::stage::ITEMS;
 
 /// A setting that is not the same; absent where a run does not have it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -107,8 +106,35 @@ fn settings(run: &RunResult) -> BTreeMap<String, Value> {
     all
 }
 
+/// A cell by what it is: model, method, backend.
 fn name(cell: &Cell) -> [String; 3] {
     [model_name(&cell.model).to_owned(), cell.method.clone(), cell.backend.clone()]
+}
+
+/// The cell of another run that is to be compared with cell `at`: the same model (by its whole name, else by the last part of it), method and
+/// backend, and among those with several seeds the one in the same place.
+fn like<'a>(cells: &[Cell], at: usize, others: &'a [Cell]) -> Option<&'a Cell> {
+    let cell = &cells[at];
+    let whole = |other: &Cell| {
+        (&other.model, &other.method, &other.backend) == (&cell.model, &cell.method, &cell.backend)
+    };
+    let short = |other: &Cell| name(other) == name(cell);
+    if others.iter().any(whole) {
+        let place = cells[..at].iter().filter(|c| whole(c)).count();
+        others.iter().filter(|c| whole(c)).nth(place)
+    } else {
+        let place = cells[..at].iter().filter(|c| short(c)).count();
+        others.iter().filter(|c| short(c)).nth(place)
+    }
+}
+
+/// A cell as notes and tables name it.
+fn shown(run: &RunResult, cell: &Cell) -> [String; 3] {
+    let [model, mut method, backend] = name(cell);
+    if run.suite.seeds.len() > 1 {
+        method.push_str(&format!(" seed {}", cell.seed));
+    }
+    [model, method, backend]
 }
 
 /// Compares the runs in two result directories.
@@ -132,43 +158,57 @@ pub fn compare(first: &Path, second: &Path) -> Result<Comparison, StoreError> {
         .collect();
     let mut out = Comparison { settings, differences: Vec::new(), notes: Vec::new() };
     for (one, other, which) in [(0, 1, "first"), (1, 0, "second")] {
-        let missing =
-            runs[one].cells.iter().filter(|cell| !runs[other].cells.iter().any(|c| name(c) == name(cell)));
-        out.notes.extend(missing.map(|cell| format!("only in the {which}: {}", name(cell).join(" / "))));
+        for (at, cell) in runs[one].cells.iter().enumerate() {
+            match like(&runs[one].cells, at, &runs[other].cells) {
+                None => {
+                    out.notes.push(format!("only in the {which}: {}", shown(&runs[one], cell).join(" / ")))
+                }
+                Some(like) => {
+                    let lacks = |m: &&MetricRecord| !like.metrics.iter().any(|other| same_metric(m, other));
+                    out.notes.extend(cell.metrics.iter().filter(lacks).map(|m| {
+                        let subset =
+                            m.metric.subset.as_deref().map(|s| format!(" of {s}")).unwrap_or_default();
+                        let cell = shown(&runs[one], cell).join(" / ");
+                        format!("only in the {which}: {cell} / {} / {}{subset}", m.task, m.metric.name)
+                    }));
+                }
+            }
+        }
     }
-    for cell in &runs[0].cells {
-        if let Some(like) = runs[1].cells.iter().find(|c| name(c) == name(cell)) {
-            cells([first, second], [cell, like], &mut out);
+    for (at, cell) in runs[0].cells.iter().enumerate() {
+        if let Some(like) = like(&runs[0].cells, at, &runs[1].cells) {
+            cells([first, second], [cell, like], shown(&runs[0], cell), &mut out);
         }
     }
     Ok(out)
 }
 
+fn same_metric(one: &MetricRecord, other: &MetricRecord) -> bool {
+    (&one.task, &one.metric.name, &one.metric.subset)
+        == (&other.task, &other.metric.name, &other.metric.subset)
+}
+
 /// Compares one model with one method on one backend.
-fn cells(roots: [&Path; 2], [one, other]: [&Cell; 2], out: &mut Comparison) {
+fn cells(roots: [&Path; 2], [one, other]: [&Cell; 2], name: [String; 3], out: &mut Comparison) {
     let stage = |cell: &'_ Cell, task: &str| -> Option<StageSummary> {
         cell.stages.iter().find(|s| is_scored(s) && s.task.as_deref() == Some(task)).cloned()
     };
     let mut compared: BTreeMap<String, Vec<Paired>> = BTreeMap::new();
     for metric in one.metrics.iter().filter(|m| m.metric.subset.is_none()) {
-        let same = |m: &&super::result::MetricRecord| {
-            m.task == metric.task && m.metric.name == metric.metric.name && m.metric.subset.is_none()
-        };
-        let Some(like) = other.metrics.iter().find(same) else { continue };
+        // What only one has is told already.
+        let Some(like) = other.metrics.iter().find(|m| same_metric(m, metric)) else { continue };
         let task = &metric.task;
         if !compared.contains_key(task) {
             let mut all = Vec::new();
             if let (Some(a), Some(b)) = (stage(one, task), stage(other, task)) {
-                let read =
-                    |root: &Path, stage: &StageSummary| items(&root.join(&stage.directory).join(ITEMS));
+                let read = |root: &Path, stage: &StageSummary| items_of(root, &stage.directory);
                 let found = read(roots[0], &a).and_then(|a| paired(&a, &read(roots[1], &b)?));
                 match found {
                     Ok(found) => {
                         all.extend(found.into_iter().filter_map(|c| named(task, c)).map(|c| c.paired))
                     }
                     Err(problem) => {
-                        out.notes
-                            .push(format!("{} / {task}: not item by item: {problem}", name(one).join(" / ")));
+                        out.notes.push(format!("{} / {task}: not item by item: {problem}", name.join(" / ")));
                     }
                 }
             }
@@ -176,7 +216,7 @@ fn cells(roots: [&Path; 2], [one, other]: [&Cell; 2], out: &mut Comparison) {
         }
         let paired = compared[task].iter().find(|p| p.metric == metric.metric.name).cloned();
         out.differences.push(Difference {
-            cell: name(one),
+            cell: name.clone(),
             task: task.clone(),
             metric: metric.metric.name.clone(),
             first: metric.metric.value,

@@ -104,7 +104,10 @@ impl CalibrationLines {
 
 /// A plugin as written: as `--method` takes it, or as a table.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(
+    untagged,
+    expecting = "a plugin is text such as \"gptq:bits=4\", or a table of plugin, label, options and grid"
+)]
 pub enum PluginLine {
     /// `gptq:bits=4,group_size=64|128`: of each option with several values, every one.
     Text(String),

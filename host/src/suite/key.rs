@@ -79,6 +79,8 @@ pub enum Inputs {
         threads: usize,
         /// The machine, for the same reason.
         machine: String,
+        /// Seed.
+        seed: u64,
     },
 }
 

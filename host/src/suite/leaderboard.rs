@@ -1,14 +1,15 @@
 //! Results of several people or machines beside each other: whether each is sound, and whether they can be compared at all.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::pairs::{is_scored, items};
+use super::overall::overall;
+use super::pairs::{Pairs, is_scored, items_of};
 use super::plan::model_name;
-use super::result::{MetricRecord, RunResult, SCHEMA_VERSION, StageResult, Status};
-use super::store::{RESULT, read_run};
+use super::result::{MetricRecord, RunResult, SCHEMA_VERSION, StageKind, StageResult, StageSummary, Status};
+use super::store::{RESULT, read_run, stage_folder};
 use crate::metrics::{MetricValue, of_items};
 use crate::stage::{ITEMS, parse_task};
 use crate::tasks::mmlu_category;
@@ -28,13 +29,13 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// Reads a result directory and checks that its numbers follow from its items.
+    /// Reads a result directory, checks that its numbers follow from its items, and computes all that is computed from them anew.
     ///
     /// # Errors
     /// Everything that is wrong with it, one line each.
     pub fn read(root: &Path) -> Result<Entry, Vec<String>> {
         let place = root.display().to_string();
-        let run = read_run(root).map_err(|e| vec![e.to_string()])?;
+        let mut run = read_run(root).map_err(|e| vec![e.to_string()])?;
         if run.schema_version != SCHEMA_VERSION {
             return Err(vec![format!(
                 "{place}: written in version {} of the result files, this program reads {SCHEMA_VERSION}",
@@ -44,31 +45,88 @@ impl Entry {
         let mut faults = Vec::new();
         let mut stages = Vec::new();
         for summary in run.stages().filter(|stage| stage.status == Some(Status::Done)) {
-            let folder = root.join(&summary.directory);
-            let read = || -> Result<StageResult, String> {
-                let bytes = std::fs::read(folder.join(RESULT)).map_err(|e| e.to_string())?;
-                serde_json::from_slice(&bytes).map_err(|e| e.to_string())
-            };
-            let stage = match read() {
-                Ok(stage) => stage,
-                Err(e) => {
-                    faults.push(format!("{place}: stage {}: {RESULT}: {e}", summary.label));
-                    continue;
-                }
-            };
-            if stage.key != summary.key {
-                faults.push(format!("{place}: stage {}: its content key is not the run's", summary.label));
+            match stage(root, summary) {
+                Ok(found) => stages.push((summary.directory.clone(), found)),
+                Err(fault) => faults.push(format!("{place}: stage {}: {fault}", summary.label)),
             }
-            if is_scored(summary)
-                && let Err(fault) = follows(&stage, &folder)
-            {
-                faults.push(format!("{place}: stage {}: {fault}", summary.label));
-            }
-            stages.push(stage);
         }
-        faults.extend(unlike(&run, &stages).into_iter().map(|fault| format!("{place}: {fault}")));
+        if faults.is_empty() {
+            recompute(root, &mut run, &stages, &mut faults);
+            faults.iter_mut().for_each(|fault| *fault = format!("{place}: {fault}"));
+        }
+        let stages = stages.into_iter().map(|(_, stage)| stage).collect();
         if faults.is_empty() { Ok(Entry { root: root.to_owned(), run, stages }) } else { Err(faults) }
     }
+}
+
+/// The result of a finished stage, once it is the one that the run names and follows from its items.
+fn stage(root: &Path, summary: &StageSummary) -> Result<StageResult, String> {
+    let folder = stage_folder(root, &summary.directory)
+        .ok_or_else(|| format!("`{}` is no folder inside the results", summary.directory.display()))?;
+    let bytes = std::fs::read(folder.join(RESULT)).map_err(|e| format!("{RESULT}: {e}"))?;
+    let found: StageResult = serde_json::from_slice(&bytes).map_err(|e| format!("{RESULT}: {e}"))?;
+    if found.key != summary.key {
+        return Err("its content key is not the run's".to_owned());
+    }
+    if (found.status, found.kind, &found.task) != (Status::Done, summary.kind, &summary.task) {
+        return Err("its kind, task or status is not the run's".to_owned());
+    }
+    if is_scored(summary) {
+        follows(&found, root, &summary.directory)?;
+    }
+    Ok(found)
+}
+
+/// Makes cells, comparisons and overall metrics anew from the stages; where they are not those of the run, that is a fault.
+fn recompute(root: &Path, run: &mut RunResult, stages: &[(PathBuf, StageResult)], faults: &mut Vec<String>) {
+    for cell in &mut run.cells {
+        let stated = cell.clone();
+        (cell.metrics, cell.profiles, cell.paired) = Default::default();
+        (cell.checkpoint, cell.weight_bytes, cell.macs) = Default::default();
+        for summary in &stated.stages {
+            if let Some((_, found)) = stages.iter().find(|(directory, _)| *directory == summary.directory) {
+                cell.absorb(&run.suite, summary.task.as_deref(), found);
+            }
+        }
+        let name = format!("{} / {}", model_name(&cell.model), cell.method);
+        let has = |list: &[MetricRecord], one: &MetricRecord| {
+            list.iter().any(|m| {
+                (&m.task, &m.metric.name, &m.metric.subset)
+                    == (&one.task, &one.metric.name, &one.metric.subset)
+                    && same(m.metric.value, one.metric.value)
+            })
+        };
+        let strange = stated.metrics.iter().find(|m| !has(&cell.metrics, m));
+        let lost = cell.metrics.iter().find(|m| !has(&stated.metrics, m));
+        if let Some(metric) = strange.or(lost) {
+            faults.push(format!(
+                "{name}: {} of {} is not what its stages say",
+                metric.metric.name, metric.task
+            ));
+        }
+        if cell.weight_bytes != stated.weight_bytes || cell.macs != stated.macs {
+            faults.push(format!("{name}: its size or its operations are not what its stages say"));
+        }
+    }
+    let pairs = Pairs::default();
+    let mut cells = std::mem::take(&mut run.cells);
+    // What cannot be paired has no interval; that is no fault.
+    let _ = pairs.fill(root, &mut cells);
+    let overall = overall(&run.suite, &cells, &pairs);
+    for one in &run.overall {
+        let like = overall.iter().find(|o| {
+            (o.track, &o.method, &o.backend, &o.om.name)
+                == (one.track, &one.method, &one.backend, &one.om.name)
+        });
+        let agree = match (like.and_then(|o| o.om.value), one.om.value) {
+            (Some(a), Some(b)) => same(a, b),
+            (a, b) => a.is_none() && b.is_none(),
+        };
+        if !agree {
+            faults.push(format!("{} of {} is not what its cells give", one.om.name, one.method));
+        }
+    }
+    (run.cells, run.overall) = (cells, overall);
 }
 
 /// Whether two numbers are the same but for the last bits, which another machine's library of functions may give otherwise.
@@ -76,82 +134,58 @@ fn same(a: f64, b: f64) -> bool {
     a.to_bits() == b.to_bits() || (a - b).abs() <= 1e-9 * a.abs().max(b.abs()) || (a.is_nan() && b.is_nan())
 }
 
-/// Checks that a stage's metrics are those of its items.
-fn follows(stage: &StageResult, folder: &Path) -> Result<(), String> {
-    let found = items(&folder.join(ITEMS))?;
+/// Checks that a stage's metrics are those of its items, all of them and no others.
+fn follows(stage: &StageResult, root: &Path, directory: &Path) -> Result<(), String> {
+    let found = items_of(root, directory)?;
     if found.len() as u64 != stage.items {
         return Err(format!("{} items in {ITEMS}, {} in {RESULT}", found.len(), stage.items));
     }
     let task = stage.task.as_deref().unwrap_or_default();
-    let names = |value: &MetricValue| match parse_task(task, None, 0, 0) {
-        Ok(parsed) => parsed.task.spec().metric_name(&value.name).map(str::to_owned),
-        Err(_) => Some(value.name.clone()),
+    let named = |value: MetricValue| -> Option<MetricValue> {
+        // A task file may not be here; its metrics have the names of their kinds.
+        let Ok(parsed) = parse_task(task, None, 0, 0) else { return Some(value) };
+        let name = parsed.task.spec().metric_name(&value.name)?.to_owned();
+        Some(MetricValue { name, ..value })
     };
-    let computed = of_items(&found, mmlu_category);
+    let computed: Vec<MetricValue> = of_items(&found, mmlu_category).into_iter().filter_map(named).collect();
+    if computed.len() != stage.metrics.len() {
+        return Err(format!("{} metrics are stated, its items give {}", stage.metrics.len(), computed.len()));
+    }
     for value in &computed {
-        let Some(name) = names(value) else { continue };
-        let stated = stage.metrics.iter().find(|m| m.metric.name == name && m.metric.subset == value.subset);
+        let stated =
+            stage.metrics.iter().find(|m| m.metric.name == value.name && m.metric.subset == value.subset);
         match stated {
             Some(stated) if same(stated.metric.value, value.value) => {}
             Some(stated) => {
                 return Err(format!(
-                    "{name} is stated as {}, but its items give {}",
-                    stated.metric.value, value.value
+                    "{} is stated as {}, but its items give {}",
+                    value.name, stated.metric.value, value.value
                 ));
             }
-            None => return Err(format!("{name} is not stated, but its items give {}", value.value)),
+            None => return Err(format!("{} is not stated, but its items give {}", value.name, value.value)),
         }
     }
     Ok(())
-}
-
-/// Metrics of the run that are not its stages'.
-fn unlike(run: &RunResult, stages: &[StageResult]) -> Vec<String> {
-    let mut faults = Vec::new();
-    for cell in &run.cells {
-        let keys: Vec<&str> = cell.stages.iter().map(|stage| stage.key.as_str()).collect();
-        let own: Vec<&MetricRecord> = stages
-            .iter()
-            .filter(|stage| keys.contains(&stage.key.as_str()))
-            .flat_map(|stage| &stage.metrics)
-            .collect();
-        for metric in &cell.metrics {
-            let like = own.iter().any(|m| {
-                (&m.metric.name, &m.metric.subset) == (&metric.metric.name, &metric.metric.subset)
-                    && same(m.metric.value, metric.metric.value)
-            });
-            if !like {
-                faults.push(format!(
-                    "{} / {}: {} of {} is no result of its stages",
-                    model_name(&cell.model),
-                    cell.method,
-                    metric.metric.name,
-                    metric.task
-                ));
-            }
-        }
-    }
-    faults
 }
 
 /// Why results cannot stand beside each other, one line each; empty where they can.
 pub fn conflicts(entries: &[Entry]) -> Vec<String> {
     let mut faults = Vec::new();
     // What was seen first, and where.
-    let mut questions: BTreeMap<(String, String), (Value, &Path)> = BTreeMap::new();
+    let mut questions: BTreeMap<String, (Value, &Path)> = BTreeMap::new();
     let mut models: BTreeMap<String, (String, &Path)> = BTreeMap::new();
     for entry in entries {
         for (name, sha256) in &entry.run.inputs.models {
             let (known, at) =
                 models.entry(model_name(name).to_owned()).or_insert_with(|| (sha256.clone(), &entry.root));
-            if known != sha256 {
+            if known != sha256 && *at != entry.root {
                 faults.push(format!(
-                    "model {}: other files in {} than in {} (SHA-256 {}... and {}...)",
+                    "model {}: other files in {} than in {} (SHA-256 {} and {})",
                     model_name(name),
                     entry.root.display(),
                     at.display(),
-                    &sha256[..sha256.len().min(12)],
-                    &known[..known.len().min(12)]
+                    beginning(sha256),
+                    beginning(known)
                 ));
             }
         }
@@ -161,18 +195,16 @@ pub fn conflicts(entries: &[Entry]) -> Vec<String> {
                 .iter()
                 .filter_map(|name| Some(((*name).to_owned(), stage.settings.get(*name)?.clone())))
                 .collect();
-            if asked.get("shots").is_some_and(|shots| *shots != 0) {
-                asked.insert("seed".to_owned(), stage.seed.into());
-            }
             for (name, sha256) in &stage.data {
                 asked.insert(format!("data {name}"), sha256.clone().into());
             }
+            // Seeds choose the examples before questions.
+            if stage.settings.get("shots").is_some_and(|shots| *shots != 0) {
+                asked.insert("seeds".to_owned(), entry.run.suite.seeds.clone().into());
+            }
             let asked = Value::Object(asked);
-            // A run may ask the same task in several ways; each way is one task line.
             let line = stage.task.clone().unwrap_or_default();
-            let base = if entries.len() > 1 { line } else { String::new() };
-            let (known, at) =
-                questions.entry((task.clone(), base)).or_insert_with(|| (asked.clone(), &entry.root));
+            let (known, at) = questions.entry(line).or_insert_with(|| (asked.clone(), &entry.root));
             if *known != asked && *at != entry.root {
                 let fault = format!(
                     "task {task}: not the same questions in {} as in {}: {}",
@@ -189,6 +221,11 @@ pub fn conflicts(entries: &[Entry]) -> Vec<String> {
     faults
 }
 
+/// The beginning of a hash, for people.
+fn beginning(sha256: &str) -> String {
+    format!("{}...", sha256.chars().take(12).collect::<String>())
+}
+
 fn differences(one: &Value, other: &Value) -> String {
     let empty = serde_json::Map::new();
     let (one, other) = (one.as_object().unwrap_or(&empty), other.as_object().unwrap_or(&empty));
@@ -197,7 +234,7 @@ fn differences(one: &Value, other: &Value) -> String {
     names.dedup();
     let text = |value: Option<&Value>| match value {
         None | Some(Value::Null) => "none".to_owned(),
-        Some(Value::String(text)) if text.len() == 64 => format!("{}...", &text[..12]),
+        Some(Value::String(text)) if text.len() == 64 => beginning(text),
         Some(Value::String(text)) => text.clone(),
         Some(value) => value.to_string(),
     };
@@ -209,8 +246,62 @@ fn differences(one: &Value, other: &Value) -> String {
     lines.join("; ")
 }
 
+/// Takes out what cannot stand beside other results, and says so, one line each: what is relative to the methods of one run; overall metrics
+/// over other models or tasks; times, memory and speeds of other machines.
+pub fn trim(entries: &mut [Entry]) -> Vec<String> {
+    if entries.len() < 2 {
+        return Vec::new();
+    }
+    let mut notes = Vec::new();
+    entries.iter_mut().for_each(|entry| entry.run.overall.retain(|one| one.track != RELATIVE_TRACK));
+    let names: BTreeSet<String> =
+        entries.iter().flat_map(|entry| &entry.run.overall).map(|one| one.om.name.clone()).collect();
+    for name in names {
+        let over: Vec<_> = entries.iter().filter_map(|entry| over(entry, &name)).collect();
+        if over.windows(2).any(|pair| pair[0] != pair[1]) {
+            entries.iter_mut().for_each(|entry| entry.run.overall.retain(|one| one.om.name != name));
+            notes.push(format!("{name} is left out: not all results have it over the same models and tasks"));
+        }
+    }
+    if !same_machine(entries) {
+        let machine = |entry: &Entry| {
+            let m = &entry.run.machine;
+            format!("{} ({}, {} cores)", entry.root.display(), m.cpu, m.cores)
+        };
+        let machines: Vec<String> = entries.iter().map(machine).collect();
+        notes.push(format!(
+            "times, memory and speeds are left out: measured on different machines: {}",
+            machines.join(", ")
+        ));
+        entries.iter_mut().for_each(without_the_machine);
+    }
+    notes
+}
+
+/// The track whose overall metric compares the methods of one run with each other.
+const RELATIVE_TRACK: u32 = 3;
+
+/// What an overall metric of a result is over: models, and what is missing of any method; nothing where it has no value.
+fn over(entry: &Entry, name: &str) -> Option<(BTreeSet<String>, BTreeSet<String>)> {
+    let own = || entry.run.overall.iter().filter(|one| one.om.name == name && one.om.value.is_some());
+    own().next()?;
+    let models = entry.run.cells.iter().map(|cell| model_name(&cell.model).to_owned()).collect();
+    Some((models, own().flat_map(|one| one.om.not_measured.clone()).collect()))
+}
+
+fn without_the_machine(entry: &mut Entry) {
+    entry.run.overall.retain(|one| !(3..=5).contains(&one.track));
+    for cell in &mut entry.run.cells {
+        cell.profiles.clear();
+        cell.metrics.retain(|metric| metric.task.split(':').next() != Some(StageKind::Profile.name()));
+        for stage in &mut cell.stages {
+            (stage.wall_seconds, stage.cpu_seconds, stage.peak_memory_bytes) = (0.0, 0.0, 0);
+        }
+    }
+}
+
 /// Whether all were measured on one kind of machine: times, memory and speeds of others say nothing beside each other.
-pub fn same_machine(entries: &[Entry]) -> bool {
+fn same_machine(entries: &[Entry]) -> bool {
     let machine = |entry: &Entry| {
         let m = &entry.run.machine;
         (m.cpu.clone(), m.cores, m.memory_bytes, entry.run.suite.thread_budget_on(m.cores))

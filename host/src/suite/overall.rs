@@ -7,7 +7,6 @@ use super::pairs::Pairs;
 use super::plan::{DENSE, model_name};
 use super::result::{Cell, OverallMetric, ProfileRecord, StageKind, StageSummary, Status};
 use super::spec::Suite;
-use crate::metrics::draws_of_medians;
 use crate::stage::parse_task;
 use crate::tasks::Preset;
 use crate::tracks::{self, Reference, TRACKS, TRAINING, Track};
@@ -45,6 +44,9 @@ fn cost(cell: &Cell, column: &str) -> Option<f64> {
     }
 }
 
+/// The track of speeds, whose numbers are by workload.
+const HARDWARE: u8 = 5;
+
 /// A task of the suite that fills a column of a track.
 struct Filled {
     column: &'static str,
@@ -52,7 +54,8 @@ struct Filled {
     metric: &'static str,
 }
 
-/// The tasks that fill a track's columns: whole ones only, and of each column the first.
+/// The tasks that fill a track's columns: no single subjects, no texts or presets of the user's own, and of each column the first line that the
+/// suite has.
 fn filled(suite: &Suite, track: &'static Track) -> Vec<Filled> {
     let mut out: Vec<Filled> = Vec::new();
     for line in &suite.tasks {
@@ -112,7 +115,7 @@ impl Row<'_> {
                     Reference::Cheapest => self.cheapest(cell, column.name),
                 };
                 let own = cost(cell, column.name);
-                if reference.is_some() || own.is_some() {
+                if track.number != HARDWARE {
                     out.push(tracks::Cell {
                         column: column.name.to_owned(),
                         model: self.name(cell),
@@ -122,7 +125,9 @@ impl Row<'_> {
                     });
                 }
             }
-            out.extend(dense.map(|dense| self.speeds(track, dense, cell)).unwrap_or_default());
+            if track.number == HARDWARE {
+                out.extend(self.speeds(track, dense, cell));
+            }
         }
         out
     }
@@ -136,27 +141,28 @@ impl Row<'_> {
     }
 
     /// Rates, workload by workload.
-    fn speeds(&self, track: &'static Track, dense: &Cell, cell: &Cell) -> Vec<tracks::Cell> {
+    fn speeds(&self, track: &'static Track, dense: Option<&Cell>, cell: &Cell) -> Vec<tracks::Cell> {
         let mut out = Vec::new();
-        for own in &cell.profiles {
-            let size = |p: &ProfileRecord| [p.batch, p.prompt_tokens, p.new_tokens];
-            let reference = dense.profiles.iter().find(|p| size(p) == size(own));
-            let [batch, prompt, new] = size(own);
+        let workloads = if self.suite.profile { self.suite.workloads.as_slice() } else { &[] };
+        for workload in workloads {
+            let same = |p: &&ProfileRecord| {
+                (p.batch, p.prompt_tokens, p.new_tokens)
+                    == (workload.batch, workload.prompt_tokens, workload.new_tokens)
+            };
+            let of = |cell: &Cell, column: &str| {
+                cell.profiles.iter().find(same).and_then(|p| Speed::of(p, column))
+            };
             for column in track.columns {
-                let speed = |p: &ProfileRecord| Speed::of(p, column.name);
-                let (reference, own) = (reference.and_then(speed), speed(own));
-                if reference.is_none() && own.is_none() {
-                    continue;
-                }
+                let (reference, own) =
+                    (dense.and_then(|dense| of(dense, column.name)), of(cell, column.name));
+                let stream = format!("{workload} {}", column.name);
                 let drawn = reference.as_ref().zip(own.as_ref()).map_or_else(Arc::default, |(a, b)| {
-                    draws_of_medians(&a.seconds, &b.seconds)
-                        .iter()
-                        .map(|[x, y]| [a.tokens / x, b.tokens / y])
-                        .collect()
+                    let medians = self.pairs.medians(&a.repetitions, &b.repetitions, &stream);
+                    medians.iter().map(|[x, y]| [a.tokens / x, b.tokens / y]).collect()
                 });
                 out.push(tracks::Cell {
                     column: column.name.to_owned(),
-                    model: format!("{} (batch={batch},prompt={prompt},new={new})", self.name(cell)),
+                    model: format!("{} ({workload})", self.name(cell)),
                     dense: reference.map(|speed| speed.rate),
                     compressed: own.map(|speed| speed.rate),
                     resamples: drawn,
@@ -171,32 +177,32 @@ impl Row<'_> {
 struct Speed {
     rate: f64,
     tokens: f64,
-    seconds: Vec<f64>,
+    repetitions: Vec<Vec<f64>>,
 }
 
 impl Speed {
     fn of(profile: &ProfileRecord, column: &str) -> Option<Speed> {
         let timings = &profile.raw.timings;
-        let (rate, tokens, seconds) = match column {
+        let (rate, tokens, repetitions) = match column {
             "prefill_tokens_per_s" => (
                 profile.prefill_tokens_per_second,
                 profile.batch * profile.prompt_tokens,
-                timings.iter().map(|t| t.prefill_seconds).collect(),
+                timings.iter().map(|t| vec![t.prefill_seconds]).collect(),
             ),
             "decode_tokens_per_s" => (
                 profile.decode_tokens_per_second,
                 profile.batch,
-                timings.iter().flat_map(|t| t.decode_seconds.clone()).collect(),
+                timings.iter().map(|t| t.decode_seconds.clone()).collect(),
             ),
             _ => return None,
         };
-        (rate > 0.0).then_some(Speed { rate, tokens: tokens as f64, seconds })
+        (rate > 0.0).then_some(Speed { rate, tokens: tokens as f64, repetitions })
     }
 }
 
-/// Overall metrics of every track for every method and backend, and what went wrong, one line each.
-pub(super) fn overall(suite: &Suite, cells: &[Cell], pairs: &Pairs) -> (Vec<OverallMetric>, Vec<String>) {
-    let (mut out, mut problems) = (Vec::new(), Vec::new());
+/// Overall metrics of every track for every method and backend.
+pub(super) fn overall(suite: &Suite, cells: &[Cell], pairs: &Pairs) -> Vec<OverallMetric> {
+    let mut out = Vec::new();
     let mut all_tracks: Vec<&'static Track> = TRACKS.iter().chain([&TRAINING]).collect();
     all_tracks.sort_by_key(|track| track.number);
     let mut rows: Vec<(&str, &str)> = Vec::new();
@@ -214,22 +220,18 @@ pub(super) fn overall(suite: &Suite, cells: &[Cell], pairs: &Pairs) -> (Vec<Over
             // One model says nothing of how a method carries over to others.
             let alone = track.number == 2 && models.len() < 2;
             let numbers = if alone { Vec::new() } else { row.numbers(track) };
-            match tracks::overall(track, &numbers) {
-                Ok(oms) => out.extend(oms.into_iter().map(|mut om| {
-                    if alone {
-                        om.not_measured = vec!["a second model".to_owned()];
-                    }
-                    OverallMetric {
-                        track: track.number.into(),
-                        method: method.to_owned(),
-                        backend: backend.to_owned(),
-                        om,
-                    }
-                })),
-                Err(error) => problems
-                    .push(format!("no overall metric of track {} for {method}: {error}", track.number)),
-            }
+            out.extend(tracks::overall_of_run(track, &numbers).into_iter().map(|mut om| {
+                if alone {
+                    om.not_measured = vec!["a second model".to_owned()];
+                }
+                OverallMetric {
+                    track: track.number.into(),
+                    method: method.to_owned(),
+                    backend: backend.to_owned(),
+                    om,
+                }
+            }));
         }
     }
-    (out, problems)
+    out
 }

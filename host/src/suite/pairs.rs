@@ -2,19 +2,24 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::cells::dense_of;
 use super::plan::DENSE;
 use super::result::{Cell, PairedRecord, StageKind, StageSummary, Status};
-use crate::metrics::{Compared, paired};
+use super::store::stage_folder;
+use crate::metrics::{Compared, draws_of_medians, paired};
 use crate::stage::{ITEMS, parse_task};
 use crate::tasks::ItemResult;
 
 /// What was compared already: files of items are large, and results are written after every stage.
 #[derive(Default)]
-pub(super) struct Pairs(RefCell<HashMap<[PathBuf; 2], Result<Vec<Compared>, String>>>);
+pub(super) struct Pairs {
+    items: RefCell<HashMap<[PathBuf; 2], Result<Vec<Compared>, String>>>,
+    medians: RefCell<HashMap<u64, Arc<[[f64; 2]]>>>,
+}
 
 impl Pairs {
     /// Compares every cell with the dense one on its backend. `root` is the result directory. What cannot be compared is told, one line each.
@@ -50,7 +55,7 @@ impl Pairs {
             scored.find(|stage| stage.task.as_deref() == Some(task)).map(|stage| stage.directory.clone())
         };
         let (Some(dense), Some(other)) = (stage(dense), stage(other)) else { return Arc::default() };
-        match self.0.borrow().get(&[dense, other]) {
+        match self.items.borrow().get(&[dense, other]) {
             Some(Ok(all)) => {
                 let mut named = all.iter().cloned().filter_map(|compared| named(task, compared));
                 named
@@ -62,14 +67,23 @@ impl Pairs {
         }
     }
 
+    /// As [`draws_of_medians`], each pair of series once.
+    pub(super) fn medians(&self, dense: &[Vec<f64>], other: &[Vec<f64>], stream: &str) -> Arc<[[f64; 2]]> {
+        let mut hasher = DefaultHasher::new();
+        let bits = |series: &[Vec<f64>]| series.iter().flatten().map(|t| t.to_bits()).collect::<Vec<_>>();
+        (bits(dense), bits(other), stream).hash(&mut hasher);
+        let mut known = self.medians.borrow_mut();
+        known.entry(hasher.finish()).or_insert_with(|| draws_of_medians(dense, other, stream)).clone()
+    }
+
     fn compare(&self, root: &Path, directories: [&PathBuf; 2]) -> Result<Vec<Compared>, String> {
         let key = directories.map(PathBuf::clone);
-        if let Some(known) = self.0.borrow().get(&key) {
+        if let Some(known) = self.items.borrow().get(&key) {
             return known.clone();
         }
-        let [dense, compressed] = directories.map(|directory| items(&root.join(directory).join(ITEMS)));
+        let [dense, compressed] = directories.map(|directory| items_of(root, directory));
         let found = dense.and_then(|dense| paired(&dense, &compressed?));
-        self.0.borrow_mut().insert(key, found.clone());
+        self.items.borrow_mut().insert(key, found.clone());
         found
     }
 }
@@ -87,8 +101,15 @@ pub(super) fn named(task: &str, mut compared: Compared) -> Option<Compared> {
     Some(compared)
 }
 
+/// The items of a stage.
+pub(super) fn items_of(root: &Path, directory: &Path) -> Result<Vec<ItemResult>, String> {
+    let folder = stage_folder(root, directory)
+        .ok_or_else(|| format!("`{}` is no folder inside the results", directory.display()))?;
+    items(&folder.join(ITEMS))
+}
+
 /// The items of a task's result file.
-pub(super) fn items(file: &Path) -> Result<Vec<ItemResult>, String> {
+fn items(file: &Path) -> Result<Vec<ItemResult>, String> {
     let text = std::fs::read_to_string(file).map_err(|e| format!("{}: {e}", file.display()))?;
     let line = |(at, line): (usize, &str)| {
         serde_json::from_str(line).map_err(|e| format!("{}, line {}: {e}", file.display(), at + 1))

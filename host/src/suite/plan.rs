@@ -114,11 +114,9 @@ impl Planner<'_> {
         names.extend(place.task.map(|t| suite.tasks[t].as_str()));
         let workload =
             place.workload.map(|w| suite.workloads[w].to_string()).filter(|_| suite.workloads.len() > 1);
-        names.extend(workload.as_deref());
-        // What decides nothing of a stage is not in its name.
+        // Neither workload nor seed is in the directory's name: with further ones, what is done must be found again.
         let seeded = suite.seeds.len() > 1 && (place.method.is_some() || suite.seeds_matter_to_dense());
         let seed = seeded.then(|| format!("seed {}", suite.seeds[place.seed]));
-        names.extend(seed.as_deref());
         let (key, blocked) = match inputs {
             Ok(inputs) => (inputs.key(), None),
             Err(blocked) => (String::new(), Some(blocked)),
@@ -250,6 +248,7 @@ impl Planner<'_> {
                     text: text.sha256.clone(),
                     threads: self.facts.threads,
                     machine: self.facts.machine.clone(),
+                    seed: self.suite.seeds[seed],
                 })
             });
             self.push(Place { kind: StageKind::Profile, workload: Some(workload), ..of }, inputs);

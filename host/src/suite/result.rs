@@ -407,7 +407,10 @@ impl RunResult {
         self.cells
             .iter()
             .flat_map(|cell| &cell.stages)
-            .filter(move |stage| stage.key.is_empty() || seen.insert(stage.key.clone()))
+            // Two uses of a plugin that mean the same have the same keys, and results of their own.
+            .filter(move |stage| {
+                stage.key.is_empty() || seen.insert((stage.key.clone(), stage.directory.clone()))
+            })
     }
 
     /// Whether something failed, so that the program must not end with success.

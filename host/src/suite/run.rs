@@ -208,8 +208,12 @@ pub fn run_with(
         if interrupt.stop() {
             break;
         }
+        // What an earlier run has done, or cannot be done, is in the files already.
+        let settled = runner.states[number].summary.status.is_some();
         runner.stage(number, on_event);
-        runner.save(false, on_event)?;
+        if !settled {
+            runner.save(false, on_event)?;
+        }
     }
     runner.worker = None;
     let result = runner.save(true, on_event)?;
@@ -509,9 +513,8 @@ impl Runner<'_> {
 
     fn save(&self, last: bool, on_event: &mut dyn FnMut(Event<'_>)) -> Result<RunResult, SuiteError> {
         let mut cells = cells(self.suite, self.plan, &self.states);
-        let mut faults = self.pairs.fill(self.store.root(), &mut cells);
-        let (overall, problems) = overall(self.suite, &cells, &self.pairs);
-        faults.extend(problems);
+        let faults = self.pairs.fill(self.store.root(), &mut cells);
+        let overall = overall(self.suite, &cells, &self.pairs);
         if last {
             for message in &faults {
                 on_event(Event::Log { label: "", level: Level::Warning, message });
@@ -551,8 +554,9 @@ fn timing(suite: &Suite, facts: &Facts, stage: &PlannedStage, result: &StageResu
         machine: facts.machine.clone(),
         threads: facts.threads,
         parameters: info.parameters as f64,
-        tokens: work.tokens,
-        seconds: result.wall_seconds,
+        tokens: work.tokens?,
+        // Loading takes what it takes, however much follows.
+        seconds: result.wall_seconds - result.phases.get("loading").copied().unwrap_or(0.0),
         memory_bytes: result.peak_memory_bytes as f64,
         disk_bytes: result.checkpoint.as_ref().map_or(0.0, |c| c.info.weight_bytes as f64),
     })

@@ -286,7 +286,9 @@ impl Suite {
         twice("model", &self.models, &mut faults);
         twice("task", &self.tasks, &mut faults);
         twice("seed", &self.seeds, &mut faults);
-        twice("workload", &self.workloads, &mut faults);
+        let size =
+            |w: &ProfileSpec| format!("batch={},prompt={},new={}", w.batch, w.prompt_tokens, w.new_tokens);
+        twice("workload", &self.workloads.iter().map(size).collect::<Vec<_>>(), &mut faults);
         faults
     }
 }

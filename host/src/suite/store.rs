@@ -291,6 +291,12 @@ fn files_of(directory: &Path) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
+/// The folder of a stage as a run's result names it. Results may be somebody else's: nothing outside their directory is read for them.
+pub fn stage_folder(root: &Path, directory: &Path) -> Option<PathBuf> {
+    let inside = |part: std::path::Component<'_>| matches!(part, std::path::Component::Normal(_));
+    (!directory.as_os_str().is_empty() && directory.components().all(inside)).then(|| root.join(directory))
+}
+
 /// Reads the run's result of a result directory.
 ///
 /// # Errors

@@ -85,8 +85,14 @@ pub struct Interval {
 
 impl Interval {
     /// Between the 2.5th and the 97.5th percentile of values under resampling (the percentile bootstrap; Efron and Tibshirani 1993).
+    ///
+    /// None where more than one draw in twenty gives no number: the ends would be those of another quantity.
     fn of(mut values: Vec<f64>) -> Option<Interval> {
+        let all = values.len();
         values.retain(|value| value.is_finite());
+        if values.len() * 20 < all * 19 {
+            return None;
+        }
         values.sort_by(f64::total_cmp);
         let at =
             |fraction: f64| values.get(((values.len() as f64 - 1.0) * fraction).round() as usize).copied();
@@ -145,6 +151,31 @@ fn ratio(column: &Column, cell: &Cell, dense: f64, compressed: f64) -> Result<f6
     Ok(compressed / dense)
 }
 
+/// As [`overall`], where a number from which no ratio can be formed is listed as not measured, with the reason, instead of being an error.
+#[must_use]
+pub fn overall_of_run(track: &Track, cells: &[Cell]) -> Vec<Om> {
+    let mut reasons: Vec<(&str, String)> = Vec::new();
+    let mut sound = Vec::new();
+    for cell in cells {
+        let Some(column) = track.column(&cell.column) else { continue };
+        let both = cell.dense.zip(cell.compressed);
+        match both.map(|(dense, compressed)| ratio(column, cell, dense, compressed)) {
+            Some(Err(error)) => reasons.push((column.om, error.to_string())),
+            _ => sound.push(cell.clone()),
+        }
+    }
+    // Every column is the track's, and every ratio can be formed.
+    let mut oms = overall(track, &sound).unwrap_or_default();
+    for (part, reason) in reasons {
+        for om in oms.iter_mut().filter(|om| om.name == part || Some(om.name.as_str()) == track.combined) {
+            let column = reason.split(" on ").next().unwrap_or_default().to_owned();
+            om.not_measured.retain(|gap| *gap != column);
+            om.not_measured.push(reason.clone());
+        }
+    }
+    oms
+}
+
 /// The overall metrics of a track over what was measured.
 ///
 /// Columns of the track without any cell are listed as not measured.
@@ -179,7 +210,10 @@ pub fn overall(track: &Track, cells: &[Cell]) -> Result<Vec<Om>, CellError> {
                         measured.push((column, cell, ratio(column, cell, dense, compressed)?));
                         any = true;
                     }
-                    (None, _) => gaps.push(format!("{} on {} (dense)", column.name, cell.model)),
+                    (None, _) if track.reference == Reference::Dense => {
+                        gaps.push(format!("{} on {} (dense)", column.name, cell.model));
+                    }
+                    (None, _) => gaps.push(format!("{} on {}", column.name, cell.model)),
                     (Some(_), None) => gaps.push(format!("{} on {}", column.name, cell.model)),
                 }
             }
@@ -230,6 +264,10 @@ fn root_mean_square(values: &[f64]) -> f64 {
 /// An overall metric for each draw of items; none where no number comes from items. Numbers that do not stay as they are; a draw of which no
 /// ratio can be formed is not a number.
 fn resampled(measured: &[(&Column, &Cell, f64)]) -> Option<Vec<f64>> {
+    // Items that are not at hand would pass for numbers without noise.
+    if measured.iter().any(|(column, cell, _)| !column.tasks.is_empty() && cell.resamples.is_empty()) {
+        return None;
+    }
     let draws = measured.iter().map(|(_, cell, _)| cell.resamples.len()).max().filter(|draws| *draws > 0)?;
     let one = |at: usize| {
         let ratios: Vec<f64> = measured

@@ -235,3 +235,25 @@ fn formulas_are_said() {
         .collect();
     insta::assert_snapshot!(text.join("\n"));
 }
+
+#[test]
+fn one_unusable_number_of_a_run_is_named_and_the_others_count() {
+    let cell = |column: &str, dense: f64, compressed: f64| Cell {
+        column: column.to_owned(),
+        model: "m".to_owned(),
+        dense: Some(dense),
+        compressed: Some(compressed),
+        resamples: Arc::default(),
+    };
+    let cells = [cell("MMLU", 0.5, 0.4), cell("ARC-e", 0.0, 0.4), cell("WikiText2", 10.0, f64::NAN)];
+    assert!(overall(&TRACKS[0], &cells).is_err());
+    let oms = overall_of_run(&TRACKS[0], &cells);
+    assert!((oms[0].value.unwrap() - 80.0).abs() < 1e-9, "{:?}", oms[0]);
+    let gaps = oms[0].not_measured.join("; ");
+    assert!(
+        gaps.contains("ARC-c") && gaps.contains("ARC-e on m: the dense model's number must be positive"),
+        "{gaps}"
+    );
+    assert_eq!(oms[1].value, None);
+    assert!(oms[2].not_measured.iter().any(|gap| gap.starts_with("WikiText2 on m: ")), "{:?}", oms[2]);
+}

@@ -47,8 +47,8 @@ pub(super) struct Amount {
     pub(super) what: String,
     /// The same with what decides sizes: bits and format.
     pub(super) form: String,
-    /// Tokens that pass through the model; 1 for work on weights alone.
-    pub(super) tokens: f64,
+    /// Tokens that pass through the model, 1 for work on weights alone; absent where a task's data are not here.
+    pub(super) tokens: Option<f64>,
     /// Whether it needs gradients.
     gradients: bool,
     /// Bits of the codes that it makes, where it makes any.
@@ -72,41 +72,39 @@ impl Amount {
                 gradients = needs.gradients;
                 let c = &suite.calibration;
                 let tokens = if needs.calibration { (c.windows * c.length) as f64 } else { 1.0 };
-                (format!("compress {id}"), tokens)
+                (format!("compress {id}"), Some(tokens))
             }
             StageKind::Evaluate => {
                 let backend = facts.backends[stage.backend?].as_ref().ok()?;
-                (
-                    format!("evaluate {}", backend.descriptor.id),
-                    facts.tasks[stage.task?].as_ref().ok()?.tokens as f64,
-                )
+                let task = facts.tasks[stage.task?].as_ref().ok()?;
+                (format!("evaluate {}", backend.descriptor.id), task.at_hand.then_some(task.tokens as f64))
             }
             StageKind::Profile => {
                 let backend = facts.backends[stage.backend?].as_ref().ok()?;
                 let w = &suite.workloads[stage.workload?];
                 let runs = f64::from(w.warm_up) + f64::from(w.repetitions);
                 let tokens = (w.batch * (w.prompt_tokens + w.new_tokens)) as f64 * runs;
-                (format!("profile {}", backend.descriptor.id), tokens)
+                (format!("profile {}", backend.descriptor.id), Some(tokens))
             }
         };
         let format = suite.format.as_deref().unwrap_or("own");
         let form = format!("{what} {id} {} {format}", bits.map_or_else(|| "-".to_owned(), |b| b.to_string()));
-        Some(Amount { what, form, tokens: tokens.max(1.0), gradients, bits })
+        Some(Amount { what, form, tokens: tokens.map(|tokens: f64| tokens.max(1.0)), gradients, bits })
     }
 
     fn rough(&self, kind: StageKind, size: &Size, suite: &Suite, threads: usize) -> Estimate {
         let parameters = size.parameters as f64;
         let cores = threads.max(1) as f64;
-        let pass = 2.0 * parameters * self.tokens / (ROUGH_OPERATIONS * cores);
+        let tokens = self.tokens.unwrap_or(f64::NAN);
+        let pass = 2.0 * parameters * tokens / (ROUGH_OPERATIONS * cores);
         let dense = BYTES * parameters + BASE_MEMORY;
         let stored = self.bits.map_or(BYTES, |bits| bits / 8.0 * 1.1) * parameters;
         match kind {
             StageKind::Compress => {
                 let passes = if self.gradients { ROUGH_GRADIENT_PASSES } else { ROUGH_PASSES };
-                let seconds =
-                    if self.tokens > 1.0 { pass * passes } else { parameters / (ROUGH_WEIGHTS * cores) };
+                let seconds = if tokens > 1.0 { pass * passes } else { parameters / (ROUGH_WEIGHTS * cores) };
                 let windows = (suite.calibration.windows * suite.calibration.length * size.hidden) as f64;
-                let activations = if self.tokens > 1.0 { 3.0 * BYTES * windows } else { 0.0 };
+                let activations = if tokens > 1.0 { 3.0 * BYTES * windows } else { 0.0 };
                 Estimate {
                     seconds: Some(seconds),
                     memory_bytes: Some(dense + activations),
@@ -115,7 +113,7 @@ impl Amount {
                 }
             }
             StageKind::Evaluate | StageKind::Profile => Estimate {
-                seconds: Some(pass),
+                seconds: Some(pass).filter(|seconds| seconds.is_finite()),
                 memory_bytes: Some(if self.bits.is_some() { stored + BASE_MEMORY } else { dense }),
                 disk_bytes: Some(0.0),
                 measured: false,
@@ -157,7 +155,7 @@ impl<'a> Estimator<'a> {
         let rough = work.rough(stage.kind, &size, self.suite, self.facts.threads);
         let parameters = size.parameters as f64;
         let known = self.history.of(&work.what, &self.facts.machine, self.facts.threads);
-        let seconds = known.per_work.map(|rate| rate * parameters * work.tokens);
+        let seconds = known.per_work.zip(work.tokens).map(|(rate, tokens)| rate * parameters * tokens);
         let form = self.history.of_form(&work.form);
         Estimate {
             seconds: seconds.or(rough.seconds),
@@ -167,13 +165,17 @@ impl<'a> Estimator<'a> {
         }
     }
 
+    /// Memory that a stage may take at most: a worker's limit, or what the machine has.
+    pub fn memory_limit(&self) -> u64 {
+        self.suite.memory_limit_bytes.unwrap_or(u64::MAX).min(machine_memory().unwrap_or(u64::MAX))
+    }
+
     /// What is not done and cannot fit, a line for each model and one for the disk: too much memory for the machine or the limit of a worker, too much disk for what is
     /// free. `done` tells which are done.
     pub fn misfits(&self, plan: &Plan, done: impl Fn(&PlannedStage) -> bool) -> Vec<String> {
         use crate::report::numbers::bytes;
         let mut lines = Vec::new();
-        let machine = machine_memory();
-        let limit = self.suite.memory_limit_bytes.unwrap_or(u64::MAX).min(machine.unwrap_or(u64::MAX));
+        let limit = self.memory_limit();
         let what = if self.suite.memory_limit_bytes == Some(limit) {
             "a worker may take"
         } else {

@@ -107,6 +107,9 @@ fn gguf(path: &Path) -> Option<Size> {
     (parameters > 0).then_some(Size { parameters, hidden, fetch_bytes: 0 })
 }
 
+/// GGUF's number for lists.
+const LIST: u32 = 9;
+
 struct Gguf(BufReader<std::fs::File>);
 
 impl Gguf {
@@ -145,11 +148,13 @@ impl Gguf {
         };
         match kind {
             8 => self.text().map(|_| ()),
-            9 => {
+            LIST => {
                 let of = self.u32()?;
                 let count = self.u64().filter(|count| *count < LARGEST_HEADER)?;
                 match width(of) {
                     Some(width) => self.skip(width * count),
+                    // Nobody nests lists; a file that does is not read on.
+                    None if of == LIST => None,
                     None => (0..count).try_for_each(|_| self.skip_value(of)),
                 }
             }

@@ -51,10 +51,15 @@ const severalRuns = runs.length > 1;
 // A run with one seed says it once, in its settings.
 const severalSeeds = runs.some((_, at) => distinct(rows.filter((row) => row.runAt === at).map((row) => row.seed)).length > 1);
 
+/** The name of a run among several. */
+function nameOfRun(at) {
+  return data.names?.[at] || `run ${at + 1}`;
+}
+
 /** What tells a row from the others, apart from the model. */
 function wayName(row) {
   return [row.method, severalBackends && row.backend, severalSeeds && row.seed !== null && `seed ${row.seed}`,
-    severalRuns && `run ${row.runAt + 1}`].filter(Boolean).join(" · ");
+    severalRuns && nameOfRun(row.runAt)].filter(Boolean).join(" · ");
 }
 
 function rowName(row) {

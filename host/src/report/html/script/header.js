@@ -20,7 +20,7 @@ function stateOf(run) {
 }
 
 function runName(at) {
-  return severalRuns ? `Run ${at + 1}` : "Run";
+  return severalRuns ? nameOfRun(at) : "Run";
 }
 
 /** Stages that did not end well, grouped by their reason: one cause often costs many stages. */
