@@ -81,6 +81,12 @@ impl Amount {
                     facts.tasks[stage.task?].as_ref().ok()?.tokens as f64,
                 )
             }
+            StageKind::Diverge => {
+                let backend = facts.backends[stage.backend?].as_ref().ok()?;
+                // Every window passes through two models.
+                let tokens = 2.0 * facts.tasks[stage.task?].as_ref().ok()?.tokens as f64;
+                (format!("diverge {}", backend.descriptor.id), tokens)
+            }
             StageKind::Profile => {
                 let backend = facts.backends[stage.backend?].as_ref().ok()?;
                 let w = &suite.workloads[stage.workload?];
@@ -114,6 +120,12 @@ impl Amount {
                     measured: false,
                 }
             }
+            StageKind::Diverge => Estimate {
+                seconds: Some(pass),
+                memory_bytes: Some(dense + stored),
+                disk_bytes: Some(0.0),
+                measured: false,
+            },
             StageKind::Evaluate | StageKind::Profile => Estimate {
                 seconds: Some(pass),
                 memory_bytes: Some(if self.bits.is_some() { stored + BASE_MEMORY } else { dense }),
