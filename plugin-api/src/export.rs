@@ -348,6 +348,9 @@ impl<R: Runner> AbiRunner for Guarded<R> {
     fn profile(&mut self, workload: RStr<'_>) -> AbiResult<RString> {
         self.call_mut("profile", |r| json(&r.profile(&parse::<Workload>("workload", workload.as_str())?)?))
     }
+    fn log_probabilities(&mut self, tokens: RSlice<'_, u32>) -> AbiResult<AbiTensor> {
+        self.call_mut("log_probabilities", |r| Ok(r.log_probabilities(tokens.as_slice())?.into_abi()))
+    }
 }
 
 fn absent<T>(id: &str, role: &str) -> AbiResult<T> {

@@ -5,5 +5,4 @@ use llmcb_plugin_api::abi::header::PluginHeader;
 #[allow(unsafe_code)]
 // SAFETY: the symbol is the plugin header's, and so is its type.
 #[unsafe(export_name = "llmcb_plugin_header")]
-static HEADER: PluginHeader =
-    PluginHeader { abi_minor: PluginHeader::CURRENT.abi_minor + 99, ..PluginHeader::CURRENT };
+static HEADER: PluginHeader = PluginHeader { abi_minor: 99, ..PluginHeader::CURRENT };

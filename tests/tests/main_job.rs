@@ -122,7 +122,8 @@ fn the_table_names_everything(stdout: &str) {
 
 fn every_stage_is_recorded(results: &Results) {
     let stages = results.stages();
-    assert_eq!(stages.len(), METHODS.len() * (1 + TASKS.len()) + TASKS.len());
+    // Each method compresses, is scored, and is compared with the dense model on the one text.
+    assert_eq!(stages.len(), METHODS.len() * (1 + TASKS.len() + 1) + TASKS.len());
     for stage in &stages {
         let name = format!("{} {} {}", stage.method, stage.kind, stage.task);
         assert_eq!(stage.status, "done", "{name}: {}", stage.reason);
@@ -138,9 +139,13 @@ fn every_stage_is_recorded(results: &Results) {
         // Phases are parts of the whole, and nearly all of it; on a busy machine a process may wait between them.
         assert!(in_phases < 0.01 + wall, "{name}: {wall} s, in phases {phases:?}");
         assert!(wall - in_phases < 1.0 + 0.1 * wall, "{name}: {wall} s, in phases {phases:?}");
-        let work = if stage.kind == "evaluate" { "scoring" } else { "blocks" };
+        let work = match stage.kind.as_str() {
+            "evaluate" => "scoring",
+            "diverge" => "comparing",
+            _ => "blocks",
+        };
         assert!(phases.contains_key(work), "{name}: {phases:?}");
-        assert_eq!(result["abi_version"], "1.0", "{name}");
+        assert_eq!(result["abi_version"], "1.1", "{name}");
         assert_eq!(result["model"]["sha256"].as_str().map(str::len), Some(64), "{name}");
         for file in result["files"].as_array().into_iter().flatten() {
             let file = stage.folder.join(file.as_str().expect("a name"));

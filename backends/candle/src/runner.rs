@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use llmcb_plugin_api::sdk::{
-    Error, Host, ModelInfo, Profile, Result, Runner, Score, ScoreRequest, Timing, Workload,
+    Error, Host, ModelInfo, Profile, Result, Runner, Score, ScoreRequest, Tensor, Timing, Workload,
 };
 use llmcb_transformer::generate::{GenerateOptions, generate};
 use llmcb_transformer::{ScoreOptions, Scorer};
@@ -103,6 +103,12 @@ impl Runner for CandleRunner {
         let (answers, _) =
             generate(&self.opened.model, prompts, &options, &mut |_| go_on(host)).map_err(translate)?;
         Ok(answers.into_iter().map(|a| a.tokens).collect())
+    }
+
+    fn log_probabilities(&mut self, tokens: &[u32]) -> Result<Tensor> {
+        let rows = self.opened.model.log_probabilities(tokens).map_err(translate)?;
+        let vocabulary = self.opened.model.config().vocab_size;
+        Tensor::from_vec(rows, &[tokens.len(), vocabulary])
     }
 
     fn profile(&mut self, workload: &Workload) -> Result<Profile> {

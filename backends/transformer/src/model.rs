@@ -363,6 +363,35 @@ impl Model {
         }
     }
 
+    /// Natural logarithms of the probabilities of every next token after each token of one sequence, `[tokens, vocabulary]`. The whole of
+    /// them is held at once, and nothing else of that size.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for a sequence longer than the model's context; else as [`forward`](Self::forward).
+    pub fn log_probabilities(&self, tokens: &[u32]) -> Result<Vec<f32>> {
+        let limit = self.config.max_position_embeddings;
+        if tokens.len() > limit {
+            return Err(Error::argument(
+                "tokens",
+                format!("there are {}, more than the {limit} that the model reads at once", tokens.len()),
+            ));
+        }
+        if tokens.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut rows = self.logits(tokens)?;
+        let vocabulary = self.config.vocab_size;
+        self.install(|| {
+            rows.par_chunks_mut(vocabulary).for_each(|row| {
+                let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+                let sum: f64 = row.iter().map(|x| f64::from(x - max).exp()).sum();
+                let log_sum = sum.ln() as f32;
+                row.iter_mut().for_each(|x| *x = (*x - max) - log_sum);
+            });
+        });
+        Ok(rows)
+    }
+
     /// All logits of one sequence, `[tokens, vocabulary]`: for tests and small models.
     ///
     /// # Errors

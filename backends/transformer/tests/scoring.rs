@@ -56,6 +56,32 @@ fn mixed_requests() -> Vec<ScoreRequest> {
 }
 
 #[test]
+fn log_probabilities_are_distributions_and_agree_with_scores() {
+    for name in CASES {
+        let model = model(name, 1);
+        let vocabulary = model.config().vocab_size;
+        let sequence = tokens(3, 30, 96);
+        let rows = model.log_probabilities(&sequence).unwrap();
+        assert_eq!(rows.len(), sequence.len() * vocabulary);
+        for row in rows.chunks(vocabulary) {
+            let sum: f64 = row.iter().map(|l| f64::from(*l).exp()).sum();
+            assert!((sum - 1.0).abs() < 1e-5, "{name}: {sum}");
+        }
+        let request = ScoreRequest { context: sequence[..1].to_vec(), continuation: sequence[1..].to_vec() };
+        let score = Scorer::new(&model).unwrap().score(&[request]).unwrap().remove(0);
+        for (i, expected) in score.token_log_likelihoods.iter().enumerate() {
+            let found = rows[i * vocabulary + sequence[i + 1] as usize];
+            assert!((found - expected).abs() < 1e-5, "{name}, position {i}: {found} and {expected}");
+        }
+        assert!(model.log_probabilities(&[]).unwrap().is_empty());
+        let long = tokens(4, 65, 96);
+        let error = model.log_probabilities(&long).unwrap_err().to_string();
+        assert!(error.contains("65") && error.contains("64"), "{error}");
+        assert!(model.log_probabilities(&[u32::MAX]).is_err());
+    }
+}
+
+#[test]
 fn scores_agree_with_one_request_at_a_time() {
     for name in CASES {
         let model = model(name, 2);

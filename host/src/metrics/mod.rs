@@ -1,10 +1,12 @@
 //! Numbers from per-item results: means with standard errors, accuracy, perplexity.
 
 mod bootstrap;
+mod divergence;
 mod number;
 mod paired;
 
 pub use bootstrap::{DRAWS, draws, draws_of_medians};
+pub use divergence::{Divergence, divergence, divergences};
 pub use number::{Real, real, reals};
 pub use paired::{Compared, Paired, mcnemar, paired};
 
@@ -16,7 +18,7 @@ use std::collections::BTreeMap;
 /// One number with how sure it is.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct MetricValue {
-    /// `acc`, `acc_norm`, `mc1`, `mc2`, `perplexity` or `bits_per_byte`.
+    /// `acc`, `acc_norm`, `mc1`, `mc2`, `perplexity`, `bits_per_byte`, `kl_divergence` or `top1_agreement`.
     pub name: String,
     /// Part of the task that it is over (a subject or category of MMLU); absent for the whole task.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -32,7 +34,7 @@ pub struct MetricValue {
     pub n: usize,
     /// Whether more is better.
     pub higher_is_better: bool,
-    /// Unit: `fraction`, `bits/byte`, or empty.
+    /// Unit: `fraction`, `bits/byte`, `nats`, or empty.
     pub unit: String,
 }
 
@@ -108,6 +110,7 @@ fn weighted(name: &str, subset: Option<String>, subjects: &[&[f64]]) -> MetricVa
 pub fn of_items(items: &[ItemResult], category: impl Fn(&str) -> Option<&'static str>) -> Vec<MetricValue> {
     let mut out = of_choices(items, &category);
     out.extend(of_windows(items));
+    out.extend(of_divergences(items));
     out
 }
 
@@ -189,6 +192,27 @@ fn of_windows(items: &[ItemResult]) -> Vec<MetricValue> {
         out.push(metric("bits_per_byte", bits / bytes as f64, None, "bits/byte"));
     }
     out
+}
+
+/// Means over windows, so that their errors are those of windows, which depend on each other less than tokens do.
+fn of_divergences(items: &[ItemResult]) -> Vec<MetricValue> {
+    let of = |item: &ItemResult| match &item.outcome {
+        Outcome::Divergence { kl, agreed, tokens, .. } => {
+            let tokens = *tokens as f64;
+            Some((kl / tokens, *agreed as f64 / tokens))
+        }
+        _ => None,
+    };
+    let (kl, agreed): (Vec<f64>, Vec<f64>) = items.iter().filter_map(of).unzip();
+    if kl.is_empty() {
+        return Vec::new();
+    }
+    let divergence = MetricValue {
+        higher_is_better: false,
+        unit: "nats".to_owned(),
+        ..fraction("kl_divergence", None, &kl)
+    };
+    vec![divergence, fraction("top1_agreement", None, &agreed)]
 }
 
 #[cfg(test)]

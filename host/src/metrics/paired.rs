@@ -74,7 +74,7 @@ fn values(items: &[ItemResult]) -> Vec<(&'static str, bool, Vec<Option<f64>>)> {
     let choice = |f: fn(&crate::tasks::Answered) -> Option<f64>| -> Vec<Option<f64>> {
         let of = |item: &ItemResult| match &item.outcome {
             Outcome::Choice { answered, .. } => f(answered),
-            Outcome::Window { .. } => None,
+            Outcome::Window { .. } | Outcome::Divergence { .. } => None,
         };
         items.iter().map(of).collect()
     };

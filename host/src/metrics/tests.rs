@@ -111,3 +111,24 @@ proptest! {
         prop_assert!((value.ln() - mean(&values)).abs() < 1e-9);
     }
 }
+
+#[test]
+fn divergence_of_windows_is_their_mean_with_the_error_of_windows() {
+    let window = |index: usize, kl: f64, agreed: usize| ItemResult {
+        index,
+        outcome: Outcome::Divergence { first_token: 0, kl, agreed, tokens: 10 },
+        ..item("", 0)
+    };
+    let found = of_items(&[window(0, 1.0, 9), window(1, 2.0, 8), window(2, 3.0, 10)], |_| None);
+    let [kl, agreement] = &found[..] else { panic!("{found:?}") };
+    assert_eq!(
+        (kl.name.as_str(), kl.n, kl.higher_is_better, kl.unit.as_str()),
+        ("kl_divergence", 3, false, "nats")
+    );
+    assert!(close(kl.value, 0.2) && close(kl.stderr.unwrap(), 0.1 / 3.0_f64.sqrt()), "{kl:?}");
+    assert_eq!((agreement.name.as_str(), agreement.higher_is_better), ("top1_agreement", true));
+    assert!(
+        close(agreement.value, 0.9) && close(agreement.stderr.unwrap(), 0.1 / 3.0_f64.sqrt()),
+        "{agreement:?}"
+    );
+}

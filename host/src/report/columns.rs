@@ -255,7 +255,8 @@ impl Column {
     pub(super) fn text(&self, run: &RunResult, cell: &Cell, notes: &mut Footnotes) -> String {
         match self {
             Column::Score { task, metric: name, .. } => {
-                let stage = stage_of(cell, StageKind::Evaluate, Some(task));
+                let kind = if name == DIVERGENCE { StageKind::Diverge } else { StageKind::Evaluate };
+                let stage = stage_of(cell, kind, Some(task));
                 let Some(value) = metric(cell, task, name) else { return absent(cell, stage, notes) };
                 let text = score_and_error(value.value, value.stderr);
                 let dense = dense_of(&run.cells, cell)

@@ -4,15 +4,14 @@
 use std::fs::File;
 use std::io::Write;
 use std::ops::Range;
-use std::path::Path;
 
 use llmcb_plugin_api::loader::RunnerHandle;
 use llmcb_plugin_api::sdk::{Error, Result, ScoreRequest};
 use serde::{Deserialize, Serialize};
 
+use super::lines::{resume, write_all, write_line};
 use super::{data_name, fetch_progress, of_data, store};
 use crate::metrics::real;
-use crate::suite::store as files;
 use crate::tasks::{
     self, Encode, EncodeError, Prepared, Preset, Requests, Task, TaskError, TaskOptions, TokenRequest,
 };
@@ -84,9 +83,15 @@ fn is_name(text: &str) -> bool {
 }
 
 /// A runner's tokenizer, as tasks need it.
-struct RunnerEncoder<'a> {
+pub(super) struct RunnerEncoder<'a> {
     runner: &'a RunnerHandle,
     prefix: Option<u32>,
+}
+
+impl<'a> RunnerEncoder<'a> {
+    pub(super) fn new(runner: &'a RunnerHandle) -> Result<Self> {
+        Ok(Self { runner, prefix: runner.model()?.prefix_token })
+    }
 }
 
 impl Encode for RunnerEncoder<'_> {
@@ -141,40 +146,6 @@ fn pieces(documents: &[usize], requests: &[TokenRequest]) -> Vec<Range<usize>> {
     out
 }
 
-/// Lines that were written whole; what a kill tore off, and all behind it, is left out.
-fn whole_lines(text: &[u8]) -> Vec<ScoreLine> {
-    let mut lines = Vec::new();
-    for line in text.split_inclusive(|b| *b == b'\n') {
-        let Some(line) = line.strip_suffix(b"\n") else { break };
-        let Ok(line) = serde_json::from_slice(line) else { break };
-        lines.push(line);
-    }
-    lines
-}
-
-/// Scores that an interrupted attempt left, cut back to whole pieces; the file is cut back with them.
-fn resume(file: &Path, pieces: &[Range<usize>]) -> Result<(Vec<ScoreLine>, usize)> {
-    let mut lines = match std::fs::read(file) {
-        Ok(bytes) => whole_lines(&bytes),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
-        Err(error) => return Err(Error::failed(format!("cannot read {}: {error}", file.display()))),
-    };
-    let done = pieces.iter().take_while(|piece| piece.end <= lines.len()).count();
-    lines.truncate(done.checked_sub(1).map_or(0, |last| pieces[last].end));
-    let mut bytes = Vec::new();
-    for line in &lines {
-        write_line(&mut bytes, line)?;
-    }
-    files::write_atomically(file, &bytes).map_err(|e| Error::failed(e.to_string()))?;
-    Ok((lines, done))
-}
-
-fn write_line(out: &mut Vec<u8>, value: &impl Serialize) -> Result<()> {
-    serde_json::to_writer(&mut *out, value).map_err(|e| Error::failed(e.to_string()))?;
-    out.push(b'\n');
-    Ok(())
-}
-
 pub(super) fn run(
     order: &StageOrder,
     runner: &mut RunnerHandle,
@@ -200,8 +171,7 @@ pub(super) fn run(
     services.check_cancelled()?;
     usage.phase("tokenising");
     services.stage_progress(0, 0, "tokenising");
-    let encoder = RunnerEncoder { prefix: runner.model()?.prefix_token, runner };
-    let requests = prepared.requests(&encoder).map_err(invalid)?;
+    let requests = prepared.requests(&RunnerEncoder::new(runner)?).map_err(invalid)?;
 
     usage.phase("scoring");
     let scores = score(order, runner, services, usage, &prepared, &requests)?;
@@ -215,12 +185,7 @@ pub(super) fn run(
         ));
     }
     let items = prepared.items(&requests, &scores).map_err(|e| Error::failed(e.to_string()))?;
-    let mut bytes = Vec::new();
-    for item in &items {
-        write_line(&mut bytes, item)?;
-    }
-    files::write_atomically(&order.directory.join(ITEMS), &bytes)
-        .map_err(|e| Error::failed(e.to_string()))?;
+    write_all(&order.directory.join(ITEMS), &items)?;
     outcome.items = items.len() as u64;
     outcome.metrics = prepared.metrics(&items);
     let _ = std::fs::remove_file(order.directory.join(SCORES));
@@ -241,7 +206,7 @@ fn score(
     };
     let pieces = pieces(&documents, &requests.tokens);
     let file = order.directory.join(SCORES);
-    let (mut lines, done) = resume(&file, &pieces)?;
+    let (mut lines, done): (Vec<ScoreLine>, usize) = resume(&file, &pieces)?;
     let total = requests.tokens.len() as u64;
     let what = if prepared.is_perplexity() { "windows" } else { "choices" };
     let cannot_write = |e: std::io::Error| Error::failed(format!("cannot write {}: {e}", file.display()));
@@ -286,6 +251,7 @@ fn score(
 
 #[cfg(test)]
 mod tests {
+    use super::super::lines::whole_lines;
     use super::*;
     use proptest::prelude::*;
 
@@ -305,7 +271,7 @@ mod tests {
         #[test]
         fn numbers_come_back_bit_by_bit(values in prop::collection::vec(any::<f64>(), 0..20)) {
             let lines: Vec<_> = values.iter().map(|v| line(*v)).collect();
-            let back = whole_lines(&text(&lines));
+            let back: Vec<ScoreLine> = whole_lines(&text(&lines));
             prop_assert_eq!(back.len(), values.len());
             for (value, line) in values.iter().zip(&back) {
                 prop_assert!(value.to_bits() == line.log_likelihood.to_bits() || value.is_nan() && line.log_likelihood.is_nan());
@@ -321,7 +287,7 @@ mod tests {
             let folder = tempfile::tempdir().unwrap();
             let file = folder.path().join(SCORES);
             std::fs::write(&file, &whole[..cut]).unwrap();
-            let (kept, done) = resume(&file, &pieces).unwrap();
+            let (kept, done): (Vec<ScoreLine>, usize) = resume(&file, &pieces).unwrap();
             let whole_before = whole[..cut].iter().filter(|b| **b == b'\n').count();
             prop_assert_eq!(done, pieces.iter().filter(|p| p.end <= whole_before).count());
             prop_assert_eq!(&kept[..], &lines[..done.checked_sub(1).map_or(0, |i| pieces[i].end)]);
@@ -348,7 +314,7 @@ mod tests {
         let mut bytes = text(&[line(1.0), line(2.0)]);
         bytes.extend(b"{\"log_like\n");
         bytes.extend(text(&[line(3.0)]));
-        assert_eq!(whole_lines(&bytes), [line(1.0), line(2.0)]);
+        assert_eq!(whole_lines::<ScoreLine>(&bytes), [line(1.0), line(2.0)]);
     }
 
     #[test]

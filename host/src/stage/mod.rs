@@ -2,7 +2,9 @@
 
 pub mod check;
 mod compress;
+mod diverge;
 mod evaluate;
+mod lines;
 mod profile;
 mod synthetic;
 mod text;
@@ -61,7 +63,9 @@ pub(crate) fn run(
             cache.loaded = None;
             compress::run(order, &services(), &usage)?
         }
-        Work::Evaluate { model, runner, .. } | Work::Profile { model, runner, .. } => {
+        Work::Evaluate { model, runner, .. }
+        | Work::Profile { model, runner, .. }
+        | Work::Diverge { model, runner, .. } => {
             let loaded = cache.runner(order, model, runner, services)?;
             let model = loaded.runner.model()?;
             let services = Arc::clone(&loaded.services);
@@ -70,6 +74,7 @@ pub(crate) fn run(
                     usage.phase("timing");
                     profile::run(order, &mut loaded.runner, &services, workload, text)?
                 }
+                Work::Diverge { .. } => diverge::run(order, &mut loaded.runner, &services, &usage)?,
                 _ => evaluate::run(order, &mut loaded.runner, &services, &usage)?,
             };
             outcome.model = Some(model);

@@ -282,7 +282,10 @@ fn task_to_fetch(line: &str, suite: &Suite) -> Result<TaskFact, tasks::TaskError
         data: BTreeMap::new(),
         shots: parsed.options.shots,
         limit: parsed.options.limit,
-        seqlen: parsed.options.seqlen,
+        seqlen: match parsed.task.spec().kind {
+            tasks::TaskKind::Perplexity { seqlen } => Some(parsed.options.seqlen.unwrap_or(seqlen)),
+            _ => None,
+        },
         version: parsed.task.spec().version.to_owned(),
         tokens: 0,
         at_hand: false,

@@ -65,6 +65,19 @@ pub enum Inputs {
         /// Seed.
         seed: u64,
     },
+    /// Of a diverge stage.
+    Diverge {
+        /// SHA-256 of the dense model.
+        dense: String,
+        /// Key of the stage that makes the compressed one.
+        model: String,
+        /// The runner of both.
+        runner: PluginPart,
+        /// The task's fingerprint: its version, options and data.
+        task: String,
+        /// Seed.
+        seed: u64,
+    },
     /// Of a profile stage.
     Profile {
         /// SHA-256 of the model, or key of the stage that makes it.

@@ -71,7 +71,7 @@ fn stage(root: &Path, summary: &StageSummary) -> Result<StageResult, String> {
     if (found.status, found.kind, &found.task) != (Status::Done, summary.kind, &summary.task) {
         return Err("its kind, task or status is not the run's".to_owned());
     }
-    if is_scored(summary) {
+    if is_scored(summary) || summary.kind == StageKind::Diverge {
         follows(&found, root, &summary.directory)?;
     }
     Ok(found)

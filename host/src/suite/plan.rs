@@ -27,7 +27,7 @@ pub struct PlannedStage {
     pub method: Option<usize>,
     /// Number of its backend in the suite; absent for compress stages.
     pub backend: Option<usize>,
-    /// Number of its task in the suite, of evaluate stages.
+    /// Number of its task in the suite, of evaluate and diverge stages.
     pub task: Option<usize>,
     /// Number of its workload in the suite, of profile stages.
     pub workload: Option<usize>,
@@ -135,10 +135,11 @@ impl Planner<'_> {
             words.extend(place.backend.map(|b| suite.backends[b].shown()));
         }
         words.extend(seed);
-        words.push(match (place.task, workload) {
-            (Some(task), _) => suite.tasks[task].clone(),
-            (None, Some(workload)) => format!("{} {workload}", place.kind.name()),
-            (None, None) => place.kind.name().to_owned(),
+        words.push(match (place.kind, place.task, workload) {
+            (StageKind::Diverge, Some(task), _) => format!("{} against dense", suite.tasks[task]),
+            (_, Some(task), _) => suite.tasks[task].clone(),
+            (_, None, Some(workload)) => format!("{} {workload}", place.kind.name()),
+            (_, None, None) => place.kind.name().to_owned(),
         });
         self.stages.push(PlannedStage {
             kind: place.kind,
@@ -256,6 +257,31 @@ impl Planner<'_> {
     }
 }
 
+impl Planner<'_> {
+    /// On every text whose perplexity is measured, the distributions of a compressed model are compared with the dense one's.
+    fn compare(&mut self, of: Place) {
+        for (task, fact) in self.facts.tasks.iter().enumerate() {
+            // What is wrong with a task is told by its evaluation.
+            let Ok(fact) = fact else { continue };
+            if fact.seqlen.is_none() {
+                continue;
+            }
+            let backend = of.backend.unwrap_or_default();
+            let inputs = self.subject(of.model, backend, of.needs).and_then(|(runner, subject)| {
+                let dense = self.facts.models[of.model].as_ref().map_err(|e| failed(e))?;
+                Ok(Inputs::Diverge {
+                    dense: dense.sha256.clone(),
+                    model: subject,
+                    runner,
+                    task: fact.fingerprints[of.seed].clone(),
+                    seed: self.suite.seeds[of.seed],
+                })
+            });
+            self.push(Place { kind: StageKind::Diverge, task: Some(task), ..of }, inputs);
+        }
+    }
+}
+
 /// Plans a suite: for each model, the dense one is scored, then each method compresses it and the result is scored, with every seed.
 pub fn plan(suite: &Suite, facts: &Facts) -> Plan {
     let mut planner = Planner { suite, facts, stages: Vec::new() };
@@ -279,7 +305,11 @@ pub fn plan(suite: &Suite, facts: &Facts) -> Plan {
             for seed in 0..suite.seeds.len() {
                 let needs = planner.compress(model, method, seed);
                 for backend in 0..suite.backends.len() {
-                    planner.score(place(model, Some(method), backend, seed, Some(needs)));
+                    let of = place(model, Some(method), backend, seed, Some(needs));
+                    planner.score(of);
+                    if suite.dense {
+                        planner.compare(of);
+                    }
                 }
             }
         }
@@ -318,7 +348,7 @@ pub(crate) fn settings(suite: &Suite, facts: &Facts, stage: &PlannedStage) -> Ma
                 set("format", format);
             }
         }
-        StageKind::Evaluate => {
+        StageKind::Evaluate | StageKind::Diverge => {
             if let Some(Ok(task)) = stage.task.map(|t| &facts.tasks[t]) {
                 set("task", task.name.clone().into());
                 set("task_version", task.version.clone().into());

@@ -25,6 +25,8 @@ pub enum StageKind {
     Evaluate,
     /// Measures speed.
     Profile,
+    /// Compares a compressed model's distributions over the next token with the dense one's.
+    Diverge,
 }
 
 impl StageKind {
@@ -34,6 +36,7 @@ impl StageKind {
             StageKind::Compress => "compress",
             StageKind::Evaluate => "evaluate",
             StageKind::Profile => "profile",
+            StageKind::Diverge => "diverge",
         }
     }
 }
@@ -166,7 +169,7 @@ pub struct StageResult {
     /// The backend: an engine in compress stages, else a runner.
     #[serde(default)]
     pub backend: Option<PluginRecord>,
-    /// The task, of evaluate stages.
+    /// The task, of evaluate and diverge stages.
     #[serde(default)]
     pub task: Option<String>,
     /// Device the arithmetic ran on.
@@ -212,7 +215,7 @@ pub struct StageResult {
     /// Documents scored, of evaluate stages.
     #[serde(default)]
     pub items: u64,
-    /// Metrics, of evaluate and profile stages.
+    /// Metrics, of evaluate, diverge and profile stages.
     #[serde(default)]
     pub metrics: Vec<MetricRecord>,
     /// The checkpoint, of compress stages.
@@ -304,7 +307,7 @@ pub struct Cell {
     /// The seed.
     #[serde(default)]
     pub seed: u64,
-    /// Its stages, in order: compress, evaluate for each task, profile.
+    /// Its stages, in order: compress, evaluate for each task, profile, diverge for each text.
     pub stages: Vec<StageSummary>,
     /// All metrics of its stages.
     #[serde(default)]

@@ -314,7 +314,7 @@ impl Runner<'_> {
                 };
                 (work, fact.path.clone(), record(&one, &engine, "engine"))
             }
-            StageKind::Evaluate | StageKind::Profile => {
+            StageKind::Evaluate | StageKind::Profile | StageKind::Diverge => {
                 let model = match stage.needs {
                     None => fact.path.clone(),
                     Some(needed) => self.checkpoint(needed)?,
@@ -326,12 +326,12 @@ impl Runner<'_> {
                 let work = match stage.task {
                     Some(t) => {
                         expected_data = self.facts.tasks[t].as_ref().map_err(|e| failed(e))?.data.clone();
-                        Work::Evaluate {
-                            model: model.clone(),
-                            runner,
-                            task: suite.tasks[t].clone(),
-                            limit: suite.limit,
-                            shots: suite.shots,
+                        let (model, task, limit) = (model.clone(), suite.tasks[t].clone(), suite.limit);
+                        match stage.kind {
+                            StageKind::Diverge => {
+                                Work::Diverge { dense: fact.path.clone(), model, runner, task, limit }
+                            }
+                            _ => Work::Evaluate { model, runner, task, limit, shots: suite.shots },
                         }
                     }
                     None => {

@@ -127,6 +127,31 @@ fn stages_come_in_the_order_in_which_they_need_each_other() {
 }
 
 #[test]
+fn compressed_models_are_compared_with_the_dense_one_on_every_text() {
+    let mut facts = facts();
+    facts.tasks[1].as_mut().unwrap().seqlen = Some(16);
+    let mut suite = Suite { profile: false, methods: vec![suite().methods.remove(0)], ..suite() };
+    let compared = |suite: &Suite, facts: &Facts| -> Vec<super::plan::PlannedStage> {
+        let stages = plan(suite, facts).stages;
+        stages.into_iter().filter(|stage| stage.kind == StageKind::Diverge).collect()
+    };
+    let before = compared(&suite, &facts);
+    assert_eq!(before.len(), 1);
+    assert_eq!(before[0].label, "rtn / text:/data/My Text.txt:seqlen=16 against dense");
+    assert_eq!((before[0].needs, before[0].method, before[0].task), (Some(2), Some(0), Some(1)));
+    let print = |facts: &mut Facts, text: &str| {
+        facts.tasks[1].as_mut().unwrap().fingerprints = vec![text.into()];
+        compared(&suite, facts)[0].key.clone()
+    };
+    let text = print(&mut facts, "another text");
+    facts.models[0].as_mut().unwrap().sha256 = "another model".into();
+    let keys = [&before[0].key, &text, &compared(&suite, &facts)[0].key.clone()];
+    assert!(keys[0] != keys[1] && keys[1] != keys[2] && keys[0] != keys[2], "{keys:?}");
+    suite.dense = false;
+    assert!(compared(&suite, &facts).is_empty());
+}
+
+#[test]
 fn what_cannot_be_had_blocks_its_own_stages_only() {
     let mut facts = facts();
     facts.methods[0] = Err("plugin rtn: no".into());

@@ -80,6 +80,20 @@ pub enum Outcome {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         bytes: Option<u64>,
     },
+    /// A window of a text, on which a compressed model was compared with the dense one.
+    Divergence {
+        /// Position of the window's first token in the text's tokens.
+        first_token: usize,
+        /// Sum over the predicted tokens of the Kullback-Leibler divergence of the compressed model's distribution from the dense one's, in
+        /// nats.
+        #[serde(with = "real")]
+        #[schemars(with = "Real")]
+        kl: f64,
+        /// Tokens for which both have the same most likely one.
+        agreed: usize,
+        /// Tokens that were predicted.
+        tokens: usize,
+    },
 }
 
 /// The result of one item; one line of a result file.

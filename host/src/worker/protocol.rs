@@ -114,6 +114,19 @@ pub enum Work {
         /// Solved examples before each question.
         shots: usize,
     },
+    /// Compare a compressed model's distributions with the dense one's.
+    Diverge {
+        /// The dense model's directory or file.
+        dense: PathBuf,
+        /// The compressed model's.
+        model: PathBuf,
+        /// The plugin that runs both.
+        runner: PluginOrder,
+        /// The perplexity task with its options.
+        task: String,
+        /// At most so many windows.
+        limit: Option<usize>,
+    },
     /// Measure speed.
     Profile {
         /// The model's directory or file.

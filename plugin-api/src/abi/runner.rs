@@ -4,7 +4,8 @@ use abi_stable::StableAbi;
 use abi_stable::sabi_trait;
 use abi_stable::std_types::{RBox, RSlice, RStr, RString, RVec};
 
-use super::error::AbiResult;
+use super::error::{AbiError, AbiResult, kind};
+use super::tensor::AbiTensor;
 
 /// Score the continuation's tokens, given the context.
 #[repr(C)]
@@ -30,6 +31,9 @@ pub struct AbiScore {
     pub token_log_likelihoods: RVec<f32>,
 }
 
+/// What a runner answers that does not give distributions.
+pub const NO_LOG_PROBABILITIES: &str = "the runner gives no probabilities of whole vocabularies";
+
 /// A model loaded for evaluation.
 #[sabi_trait]
 pub trait AbiRunner: Send + 'static {
@@ -51,6 +55,13 @@ pub trait AbiRunner: Send + 'static {
     /// Runs a workload (JSON of `Workload`) and returns JSON of `Profile`.
     #[sabi(last_prefix_field)]
     fn profile(&mut self, workload: RStr<'_>) -> AbiResult<RString>;
+    /// `ln p` of every token of the vocabulary to come next, after each token of a sequence: `f32 [tokens, vocabulary]`.
+    ///
+    /// Since ABI 1.1: for a plugin of 1.0, which lacks it, the host's own copy of this body answers.
+    fn log_probabilities(&mut self, tokens: RSlice<'_, u32>) -> AbiResult<AbiTensor> {
+        let _ = tokens;
+        AbiResult::RErr(AbiError { kind: kind::UNSUPPORTED, message: RString::from(NO_LOG_PROBABILITIES) })
+    }
 }
 
 /// An owned runner.

@@ -13,7 +13,7 @@ use crate::abi::method::AbiMethodBox;
 use crate::abi::runner::{AbiRunnerBox, AbiScoreRequest};
 use crate::sdk::{
     Block, BlockInfo, CalibrationPlan, CheckpointInfo, Engine, EngineAccess, Error, HostServices, ModelInfo,
-    Profile, Result, Score, ScoreRequest, WholeModel, Workload,
+    Profile, Result, Score, ScoreRequest, Tensor, WholeModel, Workload,
 };
 
 pub(super) fn services(host: Arc<dyn HostServices>) -> AbiHostArc {
@@ -194,6 +194,19 @@ impl RunnerHandle {
                 token_log_likelihoods: s.token_log_likelihoods.into_vec(),
             })
             .collect())
+    }
+
+    /// `ln p` of every token to come next, after each token of a sequence: `f32 [tokens, vocabulary]`, contiguous.
+    pub fn log_probabilities(&mut self, tokens: &[u32]) -> Result<Tensor> {
+        let tensor = Tensor::from_abi(ok(self.0.log_probabilities(tokens.into()))?)?;
+        let shape = tensor.shape();
+        if shape.len() != 2 || shape[0] != tokens.len() || tensor.as_slice::<f32>().is_err() {
+            return Err(Error::failed(format!(
+                "the runner gave {tensor:?} for the probabilities after {} tokens; it must be contiguous F32 [tokens, vocabulary]",
+                tokens.len()
+            )));
+        }
+        Ok(tensor)
     }
 
     /// Greedy continuations of prompts.

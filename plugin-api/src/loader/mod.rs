@@ -7,8 +7,10 @@ mod handles;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use abi_stable::library::{LibraryError, lib_header_from_path};
-use abi_stable::std_types::RString;
+use abi_stable::StableAbi;
+use abi_stable::abi_stability::abi_checking::check_layout_compatibility;
+use abi_stable::library::{LibHeader, LibraryError, lib_header_from_path};
+use abi_stable::std_types::{RBoxError, RString};
 
 pub use handles::{EngineHandle, MethodHandle, RunnerHandle};
 
@@ -121,6 +123,23 @@ fn read_header(path: &Path) -> Result<PluginHeader, LoadError> {
     header.ok_or_else(|| LoadError::NotAPlugin { path: path.into() })
 }
 
+/// The root module of a plugin of an older minor version.
+///
+/// abi_stable demands of a library all that its user knows of. Such a plugin lacks what was appended since, so the check is made the other way
+/// round: what the plugin knows of must be, in its place, what the host has.
+fn older_root(library: &'static LibHeader) -> Result<PluginRootRef, LibraryError> {
+    let differs = |details: String| LibraryError::AbiInstability(RBoxError::from_fmt(&details));
+    let theirs =
+        library.layout().ok_or_else(|| differs("it does not say how its types are laid out".to_owned()))?;
+    check_layout_compatibility(theirs, PluginRootRef::LAYOUT).map_err(|e| differs(e.to_string()))?;
+    #[allow(unsafe_code)]
+    // SAFETY: all types were just found to agree but for what is appended to prefix types and vtables. How much of those is there stands in
+    // each of them, and is looked up with every use: a method that is missing is answered by its default.
+    unsafe {
+        library.init_root_module_with_unchecked_layout()
+    }
+}
+
 impl LoadedPlugin {
     /// Loads a plugin and reads its descriptor.
     pub fn open(path: &Path) -> Result<Self, LoadError> {
@@ -133,7 +152,10 @@ impl LoadedPlugin {
         }
         let broken = |reason: String| LoadError::Broken { path: path.clone(), reason };
         let root = lib_header_from_path(&path)
-            .and_then(|header| header.init_root_module::<PluginRootRef>())
+            .and_then(|library| match header.abi_minor {
+                ABI_MINOR => library.init_root_module::<PluginRootRef>(),
+                _ => older_root(library),
+            })
             .map_err(|error| match error {
                 LibraryError::AbiInstability(details) => {
                     LoadError::WrongLayout { path: path.clone(), details: format!("{details:?}") }

@@ -6,9 +6,10 @@ use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::error::Result;
+use super::error::{Error, Result};
 use super::host::Host;
 use super::model::{ModelInfo, Profile, Workload};
+use super::tensor::Tensor;
 
 /// Score the tokens of a continuation, given those of a context.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +50,16 @@ pub trait Runner: Sized + Send + 'static {
     fn score(&mut self, requests: &[ScoreRequest]) -> Result<Vec<Score>>;
     /// Greedy continuations of prompts, until a stop token or `max_new_tokens`.
     fn generate(&mut self, prompts: &[Vec<u32>], max_new_tokens: u32, stop: &[u32]) -> Result<Vec<Vec<u32>>>;
+    /// Natural logarithms of the probabilities of every token of the vocabulary to come next, after each token of a sequence: `f32 [tokens,
+    /// vocabulary]`, contiguous. How far a compressed model has moved from the dense one is measured with it. A runner that cannot give
+    /// them leaves it out.
+    ///
+    /// # Errors
+    /// Of kind `Unsupported` where the runner does not do this; a sequence longer than the model's context.
+    fn log_probabilities(&mut self, tokens: &[u32]) -> Result<Tensor> {
+        let _ = tokens;
+        Err(Error::unsupported(crate::abi::runner::NO_LOG_PROBABILITIES))
+    }
     /// Times a workload.
     fn profile(&mut self, workload: &Workload) -> Result<Profile>;
 }

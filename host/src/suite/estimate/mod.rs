@@ -79,6 +79,15 @@ impl Amount {
                 let task = facts.tasks[stage.task?].as_ref().ok()?;
                 (format!("evaluate {}", backend.descriptor.id), task.at_hand.then_some(task.tokens as f64))
             }
+            StageKind::Diverge => {
+                let backend = facts.backends[stage.backend?].as_ref().ok()?;
+                // Every window passes through two models.
+                let task = facts.tasks[stage.task?].as_ref().ok()?;
+                (
+                    format!("diverge {}", backend.descriptor.id),
+                    task.at_hand.then_some(2.0 * task.tokens as f64),
+                )
+            }
             StageKind::Profile => {
                 let backend = facts.backends[stage.backend?].as_ref().ok()?;
                 let w = &suite.workloads[stage.workload?];
@@ -112,6 +121,12 @@ impl Amount {
                     measured: false,
                 }
             }
+            StageKind::Diverge => Estimate {
+                seconds: Some(pass).filter(|seconds| seconds.is_finite()),
+                memory_bytes: Some(dense + stored),
+                disk_bytes: Some(0.0),
+                measured: false,
+            },
             StageKind::Evaluate | StageKind::Profile => Estimate {
                 seconds: Some(pass).filter(|seconds| seconds.is_finite()),
                 memory_bytes: Some(if self.bits.is_some() { stored + BASE_MEMORY } else { dense }),
