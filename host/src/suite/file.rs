@@ -338,6 +338,21 @@ mod tests {
     }
 
     #[test]
+    fn the_suites_of_the_repository_can_be_read() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../suites");
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(folder).unwrap().flatten() {
+            if entry.path().extension().is_some_and(|end| end == "toml") {
+                let suite = SuiteFile::read(&entry.path()).unwrap();
+                assert!(suite.methods.is_some_and(|methods| !methods.is_empty()));
+                names.push(entry.file_name().into_string().unwrap());
+            }
+        }
+        names.sort();
+        assert_eq!(names, ["llmcbench.toml", "quick.toml"]);
+    }
+
+    #[test]
     fn flags_go_before_the_file() {
         let file = SuiteFile::parse("limit = 3\nshots = 1\n[calibration]\nwindows = 9\nlength = 2").unwrap();
         let flags = SuiteFile::parse("limit = 5\n[calibration]\nlength = 8").unwrap();

@@ -15,7 +15,7 @@ use super::spec::ProfileSpec;
 use crate::assets::sha256_hex;
 
 /// Grows when the host does its part of a stage differently, so that older results are not taken for new ones.
-pub const RECIPE: u32 = 1;
+pub const RECIPE: u32 = 2;
 
 /// A plugin, as far as it decides a result.
 #[derive(Clone, Debug, PartialEq, Serialize)]
