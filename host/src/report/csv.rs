@@ -38,7 +38,7 @@ pub fn write(run: &RunResult, writer: impl Write) -> csv::Result<()> {
     Ok(())
 }
 
-/// As [`write`] for one run; several have a first column with the name of each.
+/// As [`write()`] for one run; several have a first column with the name of each.
 ///
 /// # Errors
 /// The writer's.
