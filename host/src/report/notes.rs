@@ -149,7 +149,7 @@ fn overall_lines(run: &RunResult, columns: &[Column], compares: bool) -> Vec<Str
     }
     if shown.contains(&"OM_train") {
         lines.push(
-            "OM_train: 100 is the cheapest of the methods in this table; it says nothing beside other tables"
+            "OM_train: 100 is as cheap as the cheapest method of this table in both time and memory; it says nothing beside other tables"
                 .to_owned(),
         );
     }
@@ -181,8 +181,10 @@ fn counts(run: &RunResult, columns: &[Column]) -> Vec<String> {
         let found: BTreeMap<usize, ()> =
             run.cells.iter().filter_map(|cell| metric(cell, task, name)).map(|m| (m.n, ())).collect();
         let n: Vec<String> = found.keys().map(usize::to_string).collect();
-        if !n.is_empty() {
-            counts.push(format!("{} ({})", short_name(task), n.join("/")));
+        let text = format!("{} ({})", short_name(task), n.join("/"));
+        // A task may have two columns.
+        if !n.is_empty() && !counts.contains(&text) {
+            counts.push(text);
         }
     }
     counts
