@@ -103,7 +103,7 @@ fn a_leaderboard_merges_what_can_be_compared_and_refuses_the_rest() {
         assert!(board.contains(part), "{part}: {board}");
     }
     assert!(
-        !board.contains("OM_train"),
+        !board.contains("OM_train ↑"),
         "what is relative to a run's own methods is not put beside others: {board}"
     );
     sandbox.run(&["leaderboard", "out", "theirs", "--format", "html", "--output", "b.html"]).expect_code(0);
@@ -114,6 +114,13 @@ fn a_leaderboard_merges_what_can_be_compared_and_refuses_the_rest() {
     edit(&sandbox.path("theirs/run.json"), |run| run["machine"]["cpu"] = "Abacus".into());
     let board = sandbox.run(&["leaderboard", "out", "theirs"]).expect_code(0).stdout;
     assert!(board.contains("Abacus") && !board.contains("compress\n"), "{board}");
+
+    // The same column from another task line: the overall metric is over other questions.
+    let line =
+        ["--method", "rtn:group_size=32", "--tasks", "arc_easy:limit=3,wikitext2:seqlen=64", "--limit", "4"];
+    sandbox.run(&sandbox.run_arguments("line", &line)).expect_code(0);
+    let board = sandbox.run(&["leaderboard", "out", "line"]).expect_code(0).stdout;
+    assert!(board.contains("OM_perf is left out") && !board.contains("OM_perf ↑"), "{board}");
 
     // Other questions.
     let fewer = ["--tasks", "arc_easy,wikitext2:seqlen=64", "--limit", "3"];

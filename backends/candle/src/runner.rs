@@ -106,6 +106,10 @@ impl Runner for CandleRunner {
     }
 
     fn log_probabilities(&mut self, tokens: &[u32]) -> Result<Tensor> {
+        if self.host.cancelled() {
+            return Err(Error::cancelled());
+        }
+        self.host.progress(0, tokens.len() as u64, "distributions");
         let rows = self.opened.model.log_probabilities(tokens).map_err(translate)?;
         let vocabulary = self.opened.model.config().vocab_size;
         Tensor::from_vec(rows, &[tokens.len(), vocabulary])

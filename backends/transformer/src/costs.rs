@@ -93,7 +93,7 @@ impl Model {
             costs.add_attention(heads, head_dim);
         }
         let shape = [self.config().vocab_size, self.config().hidden_size];
-        // The head is never pruned; nobody asks for its zeros.
+        // No method prunes the head, and it counts in full.
         costs.add_linear(LinearCost { count: 1, shape, bits: None, density: 1.0, head: true });
         Ok(costs)
     }

@@ -79,6 +79,18 @@ fn suite(catalog: &Catalog, run: &RunResult, command: &ReproduceCommand) -> Resu
             "--out must be another folder than the result's: finished stages would be reused",
         ));
     }
+    for task in &suite.tasks {
+        let file = task.strip_prefix("text:").or_else(|| task.contains(".toml").then_some(task.as_str()));
+        // Options may follow a colon.
+        let there = |file: &str| std::path::Path::new(file).is_file();
+        if file
+            .is_some_and(|file| !there(file) && !file.rsplit_once(':').is_some_and(|(file, _)| there(file)))
+        {
+            return Err(Failure::usage(format!(
+                "task {task}: no such file from here; reproduce from the folder in which the run was started"
+            )));
+        }
+    }
     if let Some(folder) = &command.data {
         suite.data_dir = Some(folder.clone());
     } else if let Some(folder) = suite.data_dir.take_if(|folder| !folder.is_dir()) {

@@ -7,6 +7,8 @@ pub struct Divergence {
     pub kl: f64,
     /// Whether both have the same most likely token (the first of equals).
     pub agrees: bool,
+    /// What the probabilities of each add up to: 1, unless they are none.
+    pub sums: [f64; 2],
 }
 
 /// Compares distributions given as natural logarithms of probabilities, of equal length.
@@ -15,7 +17,7 @@ pub struct Divergence {
 /// rounded ones do not sum to 1. A token that is impossible in the second and possible in the first makes it infinite.
 #[must_use]
 pub fn divergence(dense: &[f32], other: &[f32]) -> Divergence {
-    let mut kl = 0.0;
+    let (mut kl, mut sums) = (0.0, [0.0; 2]);
     let mut best = [(0, f32::NEG_INFINITY); 2];
     for (at, (p, q)) in dense.iter().zip(other).enumerate() {
         for (best, value) in best.iter_mut().zip([*p, *q]) {
@@ -28,8 +30,9 @@ pub fn divergence(dense: &[f32], other: &[f32]) -> Divergence {
         // 0 ln 0 is 0.
         let ratio = if p == 0.0 { 0.0 } else { p * (ln_p - ln_q) };
         kl += ratio - p + q;
+        sums = [sums[0] + p, sums[1] + q];
     }
-    Divergence { kl: if kl < 0.0 { 0.0 } else { kl }, agrees: best[0].0 == best[1].0 }
+    Divergence { kl: if kl < 0.0 { 0.0 } else { kl }, agrees: best[0].0 == best[1].0, sums }
 }
 
 /// Compares `[positions, vocabulary]` with its like, position by position, on so many threads; the result does not depend on how many.
@@ -50,7 +53,10 @@ pub fn divergences(dense: &[f32], other: &[f32], vocabulary: usize, threads: usi
             })
             .collect();
         // A thread only panics where this one would.
-        parts.into_iter().flat_map(|part| part.join().unwrap_or_default()).collect()
+        parts
+            .into_iter()
+            .flat_map(|part| part.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .collect()
     })
 }
 
@@ -84,6 +90,9 @@ mod tests {
         assert!((divergence(&[0.0, never], &[half, half]).kl - 2.0_f64.ln()).abs() < 1e-6);
         assert_eq!(divergence(&[half, half], &[0.0, never]).kl, f64::INFINITY);
         assert!(divergence(&[half, half], &[f32::NAN, half]).kl.is_nan());
+        // Logits are no logarithms of probabilities.
+        assert_eq!(divergence(&[0.0, 0.0], &[half, half]).sums[0], 2.0);
+        assert!((divergence(&[0.0, 0.0], &[half, half]).sums[1] - 1.0).abs() < 1e-6);
     }
 
     proptest! {

@@ -82,10 +82,21 @@ fn values(items: &[ItemResult]) -> Vec<(&'static str, bool, Vec<Option<f64>>)> {
         Outcome::Window { nll, tokens, .. } if *tokens > 0 => Some(nll / *tokens as f64),
         _ => None,
     };
+    let divergence = |f: fn(f64, f64) -> f64| -> Vec<Option<f64>> {
+        let of = |item: &ItemResult| match &item.outcome {
+            Outcome::Divergence { kl, agreed, tokens, .. } if *tokens > 0 => {
+                Some(f(kl / *tokens as f64, *agreed as f64 / *tokens as f64))
+            }
+            _ => None,
+        };
+        items.iter().map(of).collect()
+    };
     vec![
         ("acc", true, choice(|a| Some(f64::from(a.acc)))),
         ("acc_norm", true, choice(|a| a.acc_norm.map(f64::from))),
         ("mass", false, choice(|a| a.mass)),
+        ("kl_divergence", false, divergence(|kl, _| kl)),
+        ("top1_agreement", false, divergence(|_, agreed| agreed)),
         (PERPLEXITY, false, items.iter().map(window).collect()),
     ]
 }

@@ -3,10 +3,10 @@
 use super::notes::Footnotes;
 use super::numbers::{bytes, operations, score_and_error, seconds};
 use crate::metrics::{MetricValue, Paired};
+use crate::stage::parse_built_in;
 use crate::suite::dense_of;
 use crate::suite::plan::{DENSE, model_name};
 use crate::suite::result::{Cell, RunResult, StageKind, StageSummary, Status};
-use crate::tasks;
 use crate::tracks::{Om, PREFILL_TOKENS, TRACKS, TRAINING, Track};
 
 /// Combined standard errors within which two numbers are not told apart.
@@ -50,11 +50,9 @@ fn task_name(task: &str) -> String {
     short_name(task).trim_end_matches(".toml").to_owned()
 }
 
-/// The metric of a task that the table shows, where the task is known.
+/// The metric of a built-in task that the table shows. A task in a file has its own first among its metrics.
 pub(super) fn headline(task: &str) -> Option<String> {
-    let name = task.split(':').next().unwrap_or(task);
-    let name = if name == "text" { "text:file" } else { name };
-    tasks::lookup(name).ok().map(|task| task.spec().headline.to_owned())
+    parse_built_in(task).map(|line| line.task.spec().headline.to_owned())
 }
 
 /// The columns of a run's table.

@@ -101,11 +101,10 @@ pub fn gaps(run: &RunResult) -> Vec<String> {
     let mut lines = Vec::new();
     for group in groups(run).iter().filter(|group| group.len() > 1) {
         for cell in group {
-            let failed = cell.stages.iter().filter(|s| s.status.is_some_and(|s| s != Status::Done));
-            for stage in failed {
-                let (word, reason) =
-                    (stage.status.map_or("", Status::name), stage.reason.as_deref().unwrap_or(""));
-                lines.push(format!("not in its mean: {}: {word}: {reason}", stage.label));
+            for stage in cell.stages.iter().filter(|s| s.status != Some(Status::Done)) {
+                let word = stage.status.map_or("not reached", Status::name);
+                let reason = stage.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+                lines.push(format!("not in its mean: {}: {word}{reason}", stage.label));
             }
         }
     }

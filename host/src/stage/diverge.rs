@@ -12,13 +12,15 @@ use serde_json::Value;
 use super::evaluate::{ITEMS, RunnerEncoder};
 use super::lines::{resume, write_all, write_line};
 use super::{data_name, fetch_progress, load, of_data, parse_task, store};
-use crate::metrics::divergences;
+use crate::metrics::{Divergence, divergences};
 use crate::tasks::{ItemResult, Outcome, Prepared, TaskError, TokenRequest};
 use crate::worker::protocol::{StageOrder, StageOutcome, Work};
 use crate::worker::{Services, Usage};
 
 /// Windows so far, one JSON object a line.
 const WINDOWS: &str = "windows.jsonl";
+/// How far the probabilities of a row, each rounded to 32 bits, may be from adding up to 1.
+const SLACK: f64 = 1e-2;
 
 pub(super) fn run(
     order: &StageOrder,
@@ -30,6 +32,8 @@ pub(super) fn run(
         return Err(Error::failed("not a diverge stage"));
     };
     let invalid = |error: TaskError| Error::invalid(error.to_string());
+    // A runner that does not do this says so before any work.
+    runner.log_probabilities(&[runner.model()?.prefix_token.unwrap_or(0)])?;
     usage.phase("preparing");
     services.stage_progress(0, 0, "preparing the task");
     let line = parse_task(task, *limit, 0, order.seed).map_err(invalid)?;
@@ -82,20 +86,27 @@ fn compare(
         // The last token is only predicted.
         let mut given = [window.context.as_slice(), &window.continuation].concat();
         given.pop();
-        // A runner that does not do this says so before a second model is opened.
         let compressed = runner.log_probabilities(&given)?;
         let dense = match &mut dense {
             Some(dense) => dense,
             none => none.insert(open_dense(order, runner, services)?),
         };
         services.check_cancelled()?;
+        services.stage_progress(items.len() as u64, total, "windows");
         let reference = dense.log_probabilities(&given)?;
+        services.stage_progress(items.len() as u64, total, "windows");
         let vocabulary = reference.shape()[1];
         if compressed.shape()[1] != vocabulary {
             return Err(different(vocabulary, compressed.shape()[1]));
         }
         let (p, q) = (reference.as_slice::<f32>()?, compressed.as_slice::<f32>()?);
         let found = divergences(p, q, vocabulary, order.threads);
+        let wrong = |d: &Divergence| d.sums.iter().any(|sum| (sum - 1.0).abs() > SLACK);
+        if found.len() != given.len() || found.iter().any(wrong) {
+            return Err(Error::failed(format!(
+                "the runner's rows over {vocabulary} tokens are no logarithms of probabilities: they must add up to 1"
+            )));
+        }
         let item = ItemResult {
             task: prepared.name.clone(),
             doc_id: items.len().to_string(),

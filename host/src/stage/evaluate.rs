@@ -37,6 +37,11 @@ pub struct TaskLine {
     pub options: TaskOptions,
 }
 
+/// As [`parse_task`] with nothing said of the whole suite, for tasks that need no file of the user's; nothing for others.
+pub fn parse_built_in(line: &str) -> Option<TaskLine> {
+    if line.contains(".toml") { None } else { parse_task(line, None, 0, 0).ok() }
+}
+
 /// Reads a task of a suite: a name of [`tasks::lookup`], then options (`seqlen`, `limit`, `shots`, `preset`), for example `wikitext2:seqlen=512`,
 /// `mmlu:shots=5,limit=10`, `text:notes.txt:seqlen=256` or `my/task.toml:limit=10`. Options take precedence over those of the whole suite.
 ///

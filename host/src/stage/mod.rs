@@ -18,7 +18,7 @@ use llmcb_plugin_api::sdk::{Error, Result};
 use serde_json::Value;
 
 pub(crate) use evaluate::ITEMS;
-pub use evaluate::{TaskLine, parse_task};
+pub use evaluate::{TaskLine, parse_built_in, parse_task};
 pub(crate) use text::calibration_name;
 pub use text::data_name;
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::pairs::{is_scored, items_of, named};
+use super::pairs::{has_items, items_of, named};
 use super::plan::model_name;
 use super::result::{Cell, MetricRecord, RunResult, StageSummary};
 use super::store::{StoreError, read_run};
@@ -106,31 +106,38 @@ fn settings(run: &RunResult) -> BTreeMap<String, Value> {
     all
 }
 
-/// A cell by what it is: model, method, backend.
-fn name(cell: &Cell) -> [String; 3] {
-    [model_name(&cell.model).to_owned(), cell.method.clone(), cell.backend.clone()]
-}
-
-/// The cell of another run that is to be compared with cell `at`: the same model (by its whole name, else by the last part of it), method and
-/// backend, and among those with several seeds the one in the same place.
-fn like<'a>(cells: &[Cell], at: usize, others: &'a [Cell]) -> Option<&'a Cell> {
-    let cell = &cells[at];
-    let whole = |other: &Cell| {
-        (&other.model, &other.method, &other.backend) == (&cell.model, &cell.method, &cell.backend)
+/// Which cell of the second run is to be compared with each of the first: of the same model (by its whole name; where the other run has no such
+/// model, by the last part of it), method and backend, and of the same seed, else of the one in the same place among those left.
+fn matched(first: &[Cell], second: &[Cell]) -> Vec<Option<usize>> {
+    let way = |a: &Cell, b: &Cell| a.method == b.method && a.backend == b.backend;
+    let whole = |a: &Cell, b: &Cell| way(a, b) && a.model == b.model;
+    let has = |cells: &[Cell], model: &str| cells.iter().any(|cell| cell.model == model);
+    let short = |a: &Cell, b: &Cell| {
+        let strangers = !has(second, &a.model) && !has(first, &b.model);
+        way(a, b) && strangers && model_name(&a.model) == model_name(&b.model)
     };
-    let short = |other: &Cell| name(other) == name(cell);
-    if others.iter().any(whole) {
-        let place = cells[..at].iter().filter(|c| whole(c)).count();
-        others.iter().filter(|c| whole(c)).nth(place)
-    } else {
-        let place = cells[..at].iter().filter(|c| short(c)).count();
-        others.iter().filter(|c| short(c)).nth(place)
+    let rules: [&dyn Fn(&Cell, &Cell) -> bool; 4] = [
+        &|a, b| whole(a, b) && a.seed == b.seed,
+        &|a, b| short(a, b) && a.seed == b.seed,
+        &|a, b| whole(a, b),
+        &|a, b| short(a, b),
+    ];
+    let mut found: Vec<Option<usize>> = vec![None; first.len()];
+    for rule in rules {
+        for (at, cell) in first.iter().enumerate() {
+            if found[at].is_none() {
+                found[at] = (0..second.len())
+                    .find(|other| !found.contains(&Some(*other)) && rule(cell, &second[*other]));
+            }
+        }
     }
+    found
 }
 
 /// A cell as notes and tables name it.
 fn shown(run: &RunResult, cell: &Cell) -> [String; 3] {
-    let [model, mut method, backend] = name(cell);
+    let (model, mut method, backend) =
+        (model_name(&cell.model).to_owned(), cell.method.clone(), cell.backend.clone());
     if run.suite.seeds.len() > 1 {
         method.push_str(&format!(" seed {}", cell.seed));
     }
@@ -157,27 +164,30 @@ pub fn compare(first: &Path, second: &Path) -> Result<Comparison, StoreError> {
         })
         .collect();
     let mut out = Comparison { settings, differences: Vec::new(), notes: Vec::new() };
-    for (one, other, which) in [(0, 1, "first"), (1, 0, "second")] {
-        for (at, cell) in runs[one].cells.iter().enumerate() {
-            match like(&runs[one].cells, at, &runs[other].cells) {
-                None => {
-                    out.notes.push(format!("only in the {which}: {}", shown(&runs[one], cell).join(" / ")))
-                }
-                Some(like) => {
-                    let lacks = |m: &&MetricRecord| !like.metrics.iter().any(|other| same_metric(m, other));
-                    out.notes.extend(cell.metrics.iter().filter(lacks).map(|m| {
-                        let subset =
-                            m.metric.subset.as_deref().map(|s| format!(" of {s}")).unwrap_or_default();
-                        let cell = shown(&runs[one], cell).join(" / ");
-                        format!("only in the {which}: {cell} / {} / {}{subset}", m.task, m.metric.name)
-                    }));
-                }
-            }
+    let matched = matched(&runs[0].cells, &runs[1].cells);
+    let only = |which: &str, run: &RunResult, cell: &Cell, metric: Option<&MetricRecord>| {
+        let of = |m: &MetricRecord| {
+            let subset = m.metric.subset.as_deref().map(|s| format!(" of {s}")).unwrap_or_default();
+            format!(" / {} / {}{subset}", m.task, m.metric.name)
+        };
+        format!("only in the {which}: {}{}", shown(run, cell).join(" / "), metric.map(of).unwrap_or_default())
+    };
+    let lacks = |cell: &Cell, m: &MetricRecord| !cell.metrics.iter().any(|other| same_metric(m, other));
+    for (cell, other) in runs[0].cells.iter().zip(&matched) {
+        let Some(other) = other.map(|at| &runs[1].cells[at]) else {
+            out.notes.push(only("first", &runs[0], cell, None));
+            continue;
+        };
+        for (which, run, cell, other) in [("first", &runs[0], cell, other), ("second", &runs[1], other, cell)]
+        {
+            let missing = cell.metrics.iter().filter(|m| lacks(other, m));
+            out.notes.extend(missing.map(|m| only(which, run, cell, Some(m))));
         }
+        cells([first, second], [cell, other], shown(&runs[0], cell), &mut out);
     }
-    for (at, cell) in runs[0].cells.iter().enumerate() {
-        if let Some(like) = like(&runs[0].cells, at, &runs[1].cells) {
-            cells([first, second], [cell, like], shown(&runs[0], cell), &mut out);
+    for (at, cell) in runs[1].cells.iter().enumerate() {
+        if !matched.contains(&Some(at)) {
+            out.notes.push(only("second", &runs[1], cell, None));
         }
     }
     Ok(out)
@@ -190,8 +200,8 @@ fn same_metric(one: &MetricRecord, other: &MetricRecord) -> bool {
 
 /// Compares one model with one method on one backend.
 fn cells(roots: [&Path; 2], [one, other]: [&Cell; 2], name: [String; 3], out: &mut Comparison) {
-    let stage = |cell: &'_ Cell, task: &str| -> Option<StageSummary> {
-        cell.stages.iter().find(|s| is_scored(s) && s.task.as_deref() == Some(task)).cloned()
+    let stages = |cell: &Cell, task: &str| -> Vec<StageSummary> {
+        cell.stages.iter().filter(|s| has_items(s) && s.task.as_deref() == Some(task)).cloned().collect()
     };
     let mut compared: BTreeMap<String, Vec<Paired>> = BTreeMap::new();
     for metric in one.metrics.iter().filter(|m| m.metric.subset.is_none()) {
@@ -200,9 +210,11 @@ fn cells(roots: [&Path; 2], [one, other]: [&Cell; 2], name: [String; 3], out: &m
         let task = &metric.task;
         if !compared.contains_key(task) {
             let mut all = Vec::new();
-            if let (Some(a), Some(b)) = (stage(one, task), stage(other, task)) {
+            let others = stages(other, task);
+            for a in stages(one, task) {
+                let Some(b) = others.iter().find(|b| b.kind == a.kind) else { continue };
                 let read = |root: &Path, stage: &StageSummary| items_of(root, &stage.directory);
-                let found = read(roots[0], &a).and_then(|a| paired(&a, &read(roots[1], &b)?));
+                let found = read(roots[0], &a).and_then(|a| paired(&a, &read(roots[1], b)?));
                 match found {
                     Ok(found) => {
                         all.extend(found.into_iter().filter_map(|c| named(task, c)).map(|c| c.paired))
@@ -224,5 +236,31 @@ fn cells(roots: [&Path; 2], [one, other]: [&Cell; 2], name: [String; 3], out: &m
             higher_is_better: metric.metric.higher_is_better,
             paired,
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cells(list: &[(&str, u64)]) -> Vec<Cell> {
+        let sample = crate::report::table::tests::sample().cells.remove(0);
+        list.iter()
+            .map(|(model, seed)| Cell { model: (*model).to_owned(), seed: *seed, ..sample.clone() })
+            .collect()
+    }
+
+    #[test]
+    fn cells_are_matched_by_whole_name_and_seed_before_anything_else() {
+        for (first, second, expected) in [
+            (&[("a/x", 1), ("a/x", 2)][..], &[("a/x", 2), ("a/x", 1)][..], &[Some(1), Some(0)][..]),
+            (&[("a/x", 1), ("a/x", 2), ("a/x", 3)], &[("a/x", 2), ("a/x", 3)], &[None, Some(0), Some(1)]),
+            (&[("a/x", 1), ("b/x", 1)], &[("b/x", 1)], &[None, Some(0)]),
+            (&[("/here/x", 1)], &[("/there/x", 1)], &[Some(0)]),
+            (&[("a/x", 7)], &[("a/x", 8)], &[Some(0)]),
+            (&[("a/x", 7)], &[("a/y", 7)], &[None]),
+        ] {
+            assert_eq!(matched(&cells(first), &cells(second)), expected, "{first:?} {second:?}");
+        }
     }
 }

@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::overall::overall;
-use super::pairs::{Pairs, is_scored, items_of};
-use super::plan::model_name;
+use super::overall::{lines_of, overall};
+use super::pairs::{Pairs, has_items, items_of, metric_name};
+use super::plan::{DENSE, model_name};
 use super::result::{MetricRecord, RunResult, SCHEMA_VERSION, StageKind, StageResult, StageSummary, Status};
 use super::store::{RESULT, read_run, stage_folder};
 use crate::metrics::{MetricValue, of_items};
-use crate::stage::{ITEMS, parse_task};
+use crate::stage::{ITEMS, parse_built_in};
 use crate::tasks::mmlu_category;
 
 /// Settings of a stage that decide which questions were asked and how.
@@ -71,7 +71,7 @@ fn stage(root: &Path, summary: &StageSummary) -> Result<StageResult, String> {
     if (found.status, found.kind, &found.task) != (Status::Done, summary.kind, &summary.task) {
         return Err("its kind, task or status is not the run's".to_owned());
     }
-    if is_scored(summary) || summary.kind == StageKind::Diverge {
+    if has_items(summary) {
         follows(&found, root, &summary.directory)?;
     }
     Ok(found)
@@ -83,12 +83,25 @@ fn recompute(root: &Path, run: &mut RunResult, stages: &[(PathBuf, StageResult)]
         let stated = cell.clone();
         (cell.metrics, cell.profiles, cell.paired) = Default::default();
         (cell.checkpoint, cell.weight_bytes, cell.macs) = Default::default();
-        for summary in &stated.stages {
-            if let Some((_, found)) = stages.iter().find(|(directory, _)| *directory == summary.directory) {
-                cell.absorb(&run.suite, summary.task.as_deref(), found);
-            }
-        }
         let name = format!("{} / {}", model_name(&cell.model), cell.method);
+        for summary in stated.stages.iter().filter(|summary| summary.status == Some(Status::Done)) {
+            let Some((_, found)) = stages.iter().find(|(directory, _)| *directory == summary.directory)
+            else {
+                continue;
+            };
+            let method = found.method.as_ref().map_or(DENSE, |method| method.label.as_str());
+            let costs = (found.wall_seconds, found.peak_memory_bytes)
+                == (summary.wall_seconds, summary.peak_memory_bytes);
+            if (found.model.reference.as_str(), method, found.seed) != (&cell.model, &cell.method, cell.seed)
+                || !costs
+            {
+                faults.push(format!(
+                    "{name}: stage {} is of another model, method or seed, or took otherwise",
+                    summary.label
+                ));
+            }
+            cell.absorb(&run.suite, summary.task.as_deref(), found);
+        }
         let has = |list: &[MetricRecord], one: &MetricRecord| {
             list.iter().any(|m| {
                 (&m.task, &m.metric.name, &m.metric.subset)
@@ -142,12 +155,11 @@ fn follows(stage: &StageResult, root: &Path, directory: &Path) -> Result<(), Str
     }
     let task = stage.task.as_deref().unwrap_or_default();
     let named = |value: MetricValue| -> Option<MetricValue> {
-        // A task file may not be here; its metrics have the names of their kinds.
-        let Ok(parsed) = parse_task(task, None, 0, 0) else { return Some(value) };
-        let name = parsed.task.spec().metric_name(&value.name)?.to_owned();
-        Some(MetricValue { name, ..value })
+        Some(MetricValue { name: metric_name(task, &value.name)?, ..value })
     };
-    let computed: Vec<MetricValue> = of_items(&found, mmlu_category).into_iter().filter_map(named).collect();
+    let is_mmlu = parse_built_in(task).is_some_and(|line| line.task.spec().data.0 == "mmlu");
+    let computed = of_items(&found, |subject| mmlu_category(subject).filter(|_| is_mmlu));
+    let computed: Vec<MetricValue> = computed.into_iter().filter_map(named).collect();
     if computed.len() != stage.metrics.len() {
         return Err(format!("{} metrics are stated, its items give {}", stage.metrics.len(), computed.len()));
     }
@@ -173,21 +185,9 @@ pub fn conflicts(entries: &[Entry]) -> Vec<String> {
     let mut faults = Vec::new();
     // What was seen first, and where.
     let mut questions: BTreeMap<String, (Value, &Path)> = BTreeMap::new();
-    let mut models: BTreeMap<String, (String, &Path)> = BTreeMap::new();
-    for entry in entries {
-        for (name, sha256) in &entry.run.inputs.models {
-            let (known, at) =
-                models.entry(model_name(name).to_owned()).or_insert_with(|| (sha256.clone(), &entry.root));
-            if known != sha256 && *at != entry.root {
-                faults.push(format!(
-                    "model {}: other files in {} than in {} (SHA-256 {} and {})",
-                    model_name(name),
-                    entry.root.display(),
-                    at.display(),
-                    beginning(sha256),
-                    beginning(known)
-                ));
-            }
+    for (at, entry) in entries.iter().enumerate() {
+        for other in &entries[..at] {
+            faults.extend(other_files(entry, other));
         }
         for stage in entry.stages.iter().filter(|stage| stage.task.is_some()) {
             let Some(Value::String(task)) = stage.settings.get("task") else { continue };
@@ -226,6 +226,29 @@ fn beginning(sha256: &str) -> String {
     format!("{}...", sha256.chars().take(12).collect::<String>())
 }
 
+/// Models of the same name whose files are not the same: of the same whole name, else of the same last part of it.
+fn other_files(entry: &Entry, other: &Entry) -> Vec<String> {
+    let (own, theirs) = (&entry.run.inputs.models, &other.run.inputs.models);
+    let mut faults = Vec::new();
+    for (name, sha256) in own {
+        let short = |(known, _): &(&String, &String)| {
+            model_name(known) == model_name(name) && !own.contains_key(*known)
+        };
+        let known = theirs.get(name).or_else(|| theirs.iter().find(short).map(|(_, sha256)| sha256));
+        if let Some(known) = known.filter(|known| *known != sha256) {
+            faults.push(format!(
+                "model {}: other files in {} than in {} (SHA-256 {} and {})",
+                model_name(name),
+                entry.root.display(),
+                other.root.display(),
+                beginning(sha256),
+                beginning(known)
+            ));
+        }
+    }
+    faults
+}
+
 fn differences(one: &Value, other: &Value) -> String {
     let empty = serde_json::Map::new();
     let (one, other) = (one.as_object().unwrap_or(&empty), other.as_object().unwrap_or(&empty));
@@ -253,7 +276,12 @@ pub fn trim(entries: &mut [Entry]) -> Vec<String> {
         return Vec::new();
     }
     let mut notes = Vec::new();
-    entries.iter_mut().for_each(|entry| entry.run.overall.retain(|one| one.track != RELATIVE_TRACK));
+    let relative = |one: &super::result::OverallMetric| one.track == RELATIVE_TRACK;
+    if entries.iter().flat_map(|entry| &entry.run.overall).any(|one| relative(one) && one.om.value.is_some())
+    {
+        notes.push("OM_train is left out: it compares the methods of one run with each other".to_owned());
+    }
+    entries.iter_mut().for_each(|entry| entry.run.overall.retain(|one| !relative(one)));
     let names: BTreeSet<String> =
         entries.iter().flat_map(|entry| &entry.run.overall).map(|one| one.om.name.clone()).collect();
     for name in names {
@@ -281,12 +309,13 @@ pub fn trim(entries: &mut [Entry]) -> Vec<String> {
 /// The track whose overall metric compares the methods of one run with each other.
 const RELATIVE_TRACK: u32 = 3;
 
-/// What an overall metric of a result is over: models, and what is missing of any method; nothing where it has no value.
-fn over(entry: &Entry, name: &str) -> Option<(BTreeSet<String>, BTreeSet<String>)> {
+/// What an overall metric of a result is over: models, what is missing of any method, and task lines; nothing where it has no value.
+fn over(entry: &Entry, name: &str) -> Option<(BTreeSet<String>, BTreeSet<String>, Vec<String>)> {
     let own = || entry.run.overall.iter().filter(|one| one.om.name == name && one.om.value.is_some());
-    own().next()?;
+    let track = own().next()?.track;
     let models = entry.run.cells.iter().map(|cell| model_name(&cell.model).to_owned()).collect();
-    Some((models, own().flat_map(|one| one.om.not_measured.clone()).collect()))
+    let gaps = own().flat_map(|one| one.om.not_measured.clone()).collect();
+    Some((models, gaps, lines_of(&entry.run.suite, track)))
 }
 
 fn without_the_machine(entry: &mut Entry) {

@@ -7,7 +7,7 @@ use super::pairs::Pairs;
 use super::plan::{DENSE, model_name};
 use super::result::{Cell, OverallMetric, ProfileRecord, StageKind, StageSummary, Status};
 use super::spec::Suite;
-use crate::stage::parse_task;
+use crate::stage::parse_built_in;
 use crate::tasks::Preset;
 use crate::tracks::{self, Reference, TRACKS, TRAINING, Track};
 
@@ -59,7 +59,7 @@ struct Filled {
 fn filled(suite: &Suite, track: &'static Track) -> Vec<Filled> {
     let mut out: Vec<Filled> = Vec::new();
     for line in &suite.tasks {
-        let Ok(parsed) = parse_task(line, None, 0, 0) else { continue };
+        let Some(parsed) = parse_built_in(line) else { continue };
         let whole = parsed.task.subject.is_none() && parsed.task.path.is_none();
         if !whole || parsed.options.preset != Preset::default() {
             continue;
@@ -74,6 +74,12 @@ fn filled(suite: &Suite, track: &'static Track) -> Vec<Filled> {
         }
     }
     out
+}
+
+/// The task lines that fill the columns of an overall metric's track.
+pub(super) fn lines_of(suite: &Suite, track: u32) -> Vec<String> {
+    let track = TRACKS.iter().find(|known| u32::from(known.number) == track);
+    track.map(|track| filled(suite, track).into_iter().map(|one| one.task).collect()).unwrap_or_default()
 }
 
 /// All cells of a run with one method on one backend.

@@ -11,7 +11,7 @@ use super::plan::DENSE;
 use super::result::{Cell, PairedRecord, StageKind, StageSummary, Status};
 use super::store::stage_folder;
 use crate::metrics::{Compared, draws_of_medians, paired};
-use crate::stage::{ITEMS, parse_task};
+use crate::stage::{ITEMS, parse_built_in};
 use crate::tasks::ItemResult;
 
 /// What was compared already: files of items are large, and results are written after every stage.
@@ -70,7 +70,9 @@ impl Pairs {
     /// As [`draws_of_medians`], each pair of series once.
     pub(super) fn medians(&self, dense: &[Vec<f64>], other: &[Vec<f64>], stream: &str) -> Arc<[[f64; 2]]> {
         let mut hasher = DefaultHasher::new();
-        let bits = |series: &[Vec<f64>]| series.iter().flatten().map(|t| t.to_bits()).collect::<Vec<_>>();
+        let bits = |series: &[Vec<f64>]| -> Vec<Vec<u64>> {
+            series.iter().map(|times| times.iter().map(|t| t.to_bits()).collect()).collect()
+        };
         (bits(dense), bits(other), stream).hash(&mut hasher);
         let mut known = self.medians.borrow_mut();
         known.entry(hasher.finish()).or_insert_with(|| draws_of_medians(dense, other, stream)).clone()
@@ -88,17 +90,28 @@ impl Pairs {
     }
 }
 
+/// Whether a stage has results item by item.
+pub(super) fn has_items(stage: &StageSummary) -> bool {
+    is_scored(stage) || (stage.kind == StageKind::Diverge && stage.status == Some(Status::Done))
+}
+
 pub(super) fn is_scored(stage: &StageSummary) -> bool {
     stage.kind == StageKind::Evaluate && stage.status == Some(Status::Done)
 }
 
 /// The comparison under the name that the task gives the metric; none where it does not show it.
 pub(super) fn named(task: &str, mut compared: Compared) -> Option<Compared> {
-    // A task file may be gone since; its metrics have the names of their kinds.
-    if let Ok(parsed) = parse_task(task, None, 0, 0) {
-        compared.paired.metric = parsed.task.spec().metric_name(&compared.paired.metric)?.to_owned();
-    }
+    compared.paired.metric = metric_name(task, &compared.paired.metric)?;
     Some(compared)
+}
+
+/// What a task of a result calls a metric of its kind; none where it does not show it. Results may be somebody else's: of a task in a file, whose
+/// metrics have the names of their kinds, the file is not read.
+pub(super) fn metric_name(task: &str, kind: &str) -> Option<String> {
+    match parse_built_in(task) {
+        Some(parsed) => parsed.task.spec().metric_name(kind).map(str::to_owned),
+        None => Some(kind.to_owned()),
+    }
 }
 
 /// The items of a stage.

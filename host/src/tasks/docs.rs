@@ -551,7 +551,9 @@ impl Prepared {
     /// The task's numbers from its items: the headline's whole-task value first among those of its name.
     #[must_use]
     pub fn metrics(&self, items: &[ItemResult]) -> Vec<MetricValue> {
-        let mut metrics = of_items(items, mmlu_category);
+        // Categories are MMLU's own; parts of other tasks may be called like its subjects.
+        let is_mmlu = self.spec().id.trim_end_matches(super::LLMCBENCH) == "mmlu";
+        let mut metrics = of_items(items, |subject| mmlu_category(subject).filter(|_| is_mmlu));
         metrics.retain_mut(|metric| {
             let name = self.spec().metric_name(&metric.name).map(str::to_owned);
             name.is_some_and(|name| {
@@ -559,6 +561,8 @@ impl Prepared {
                 true
             })
         });
+        // What tables show stands first: who reads a result may not have the task.
+        metrics.sort_by_key(|metric| (metric.name != self.spec().headline) || metric.subset.is_some());
         metrics
     }
 }

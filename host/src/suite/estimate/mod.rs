@@ -24,6 +24,8 @@ const ROUGH_PASSES: f64 = 8.0;
 const ROUGH_GRADIENT_PASSES: f64 = 40.0;
 /// Bytes of a parameter in the embedded backend's arithmetic.
 const BYTES: f64 = 4.0;
+/// Tokens of a large vocabulary: the headers of a model's files do not always say.
+const ROUGH_VOCABULARY: f64 = 128_256.0;
 /// Memory of a process before it holds a model.
 const BASE_MEMORY: f64 = 100e6;
 
@@ -49,6 +51,8 @@ pub(super) struct Amount {
     pub(super) form: String,
     /// Tokens that pass through the model, 1 for work on weights alone; absent where a task's data are not here.
     pub(super) tokens: Option<f64>,
+    /// Tokens of a window whose distributions are held at once.
+    window: usize,
     /// Whether it needs gradients.
     gradients: bool,
     /// Bits of the codes that it makes, where it makes any.
@@ -65,7 +69,7 @@ impl Amount {
         let options = method.and_then(|m| m.options.get("method"));
         let bits = options.and_then(|o| o.get("bits")).and_then(serde_json::Value::as_f64);
         let id = method.map_or("dense", |m| m.descriptor.id.as_str());
-        let mut gradients = false;
+        let (mut gradients, mut window) = (false, 0);
         let (what, tokens) = match stage.kind {
             StageKind::Compress => {
                 let needs = &method?.descriptor.needs;
@@ -83,6 +87,7 @@ impl Amount {
                 let backend = facts.backends[stage.backend?].as_ref().ok()?;
                 // Every window passes through two models.
                 let task = facts.tasks[stage.task?].as_ref().ok()?;
+                window = task.seqlen.unwrap_or_default();
                 (
                     format!("diverge {}", backend.descriptor.id),
                     task.at_hand.then_some(2.0 * task.tokens as f64),
@@ -98,7 +103,14 @@ impl Amount {
         };
         let format = suite.format.as_deref().unwrap_or("own");
         let form = format!("{what} {id} {} {format}", bits.map_or_else(|| "-".to_owned(), |b| b.to_string()));
-        Some(Amount { what, form, tokens: tokens.map(|tokens: f64| tokens.max(1.0)), gradients, bits })
+        Some(Amount {
+            what,
+            form,
+            tokens: tokens.map(|tokens: f64| tokens.max(1.0)),
+            window,
+            gradients,
+            bits,
+        })
     }
 
     fn rough(&self, kind: StageKind, size: &Size, suite: &Suite, threads: usize) -> Estimate {
@@ -123,7 +135,7 @@ impl Amount {
             }
             StageKind::Diverge => Estimate {
                 seconds: Some(pass).filter(|seconds| seconds.is_finite()),
-                memory_bytes: Some(dense + stored),
+                memory_bytes: Some(dense + stored + 2.0 * BYTES * self.window as f64 * ROUGH_VOCABULARY),
                 disk_bytes: Some(0.0),
                 measured: false,
             },

@@ -42,9 +42,12 @@ fn right(value: &Value, options: &[String]) -> Result<usize, String> {
         Value::String(text) => text.clone(),
         Value::Bool(value) => value.to_string(),
         Value::Number(number) => {
-            let index = number.as_u64().and_then(|n| usize::try_from(n).ok()).filter(|n| *n < count);
+            // Tools write whole numbers with a point where a column has gaps.
+            let whole = number.as_f64().filter(|n| n.fract() == 0.0 && *n >= 0.0).map(|n| n as u64);
+            let index =
+                number.as_u64().or(whole).and_then(|n| usize::try_from(n).ok()).filter(|n| *n < count);
             return index.ok_or_else(|| {
-                format!("is {number}, but choices have the numbers 0 to {}", count.saturating_sub(1))
+                format!("is {number}, but choices have the whole numbers 0 to {}", count.saturating_sub(1))
             });
         }
         other => return Err(format!("must be a choice's number, letter or text, found {}", kind(other))),

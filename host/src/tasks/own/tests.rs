@@ -165,7 +165,7 @@ fn a_wrong_row_is_told_by_its_line_and_its_field() {
         ("options", json!(["a", 1]), "`options` must be a list of strings, found a number in it"),
         ("options", json!(["a"]), "`options` needs two or more choices, found 1"),
         ("options", json!(["a", " "]), "`options` choice number 1 (from 0) is empty"),
-        ("label", json!(2), "`label` is 2, but choices have the numbers 0 to 1"),
+        ("label", json!(2), "`label` is 2, but choices have the whole numbers 0 to 1"),
         ("label", json!(-1), "`label` is -1, but choices"),
         ("label", json!(0.5), "`label` is 0.5, but choices"),
         ("label", json!("three"), "`label` is \"three\", which is no choice's text, letter"),
