@@ -1,53 +1,10 @@
-//! A plugin with a sound header and a root module of other types, as a compiler with another layout would make it.
+//! A plugin with a sound header and a root module of other types.
 
-#![allow(
-    missing_docs,
-    unsafe_code,
-    clippy::undocumented_unsafe_blocks,
-    non_local_definitions,
-    reason = "abi_stable's macros generate public items without documentation, and unsafe code"
-)]
+mod wrong_root;
 
-use abi_stable::StableAbi;
-use abi_stable::library::{
-    __call_root_module_loader, CheckTypeLayout, LibHeader, RootModule, RootModuleResult,
-};
-use abi_stable::prefix_type::PrefixTypeTrait;
-use abi_stable::sabi_types::VersionStrings;
 use llmcb_plugin_api::abi::header::PluginHeader;
 
-#[repr(C)]
-#[derive(StableAbi)]
-#[sabi(kind(Prefix(prefix_ref = PluginRootRef)))]
-#[sabi(missing_field(panic))]
-pub struct PluginRoot {
-    pub descriptor: u64,
-    #[sabi(last_prefix_field)]
-    pub normalize_options: u32,
-}
-
-impl RootModule for PluginRootRef {
-    abi_stable::declare_root_module_statics! {PluginRootRef}
-    const BASE_NAME: &'static str = "llmcb_plugin";
-    const NAME: &'static str = "llmcb_plugin";
-    const VERSION_STRINGS: VersionStrings = VersionStrings::new("1.0.0");
-}
-
-fn load() -> PluginRootRef {
-    PluginRoot { descriptor: 1, normalize_options: 2 }.leak_into_prefix()
-}
-
-extern "C" fn load_erased() -> RootModuleResult {
-    __call_root_module_loader(load)
-}
-
+#[allow(unsafe_code)]
 // SAFETY: the symbol is the plugin header's, and so is its type.
 #[unsafe(export_name = "llmcb_plugin_header")]
 static HEADER: PluginHeader = PluginHeader::CURRENT;
-
-// SAFETY: the name under which abi_stable looks for the root module, with the type that it expects there.
-#[unsafe(export_name = "_1as_0lib_1header_0root_bmodule_bloader")]
-static ROOT: LibHeader = {
-    // SAFETY: `load_erased` returns the module that `load` made, which is of type `PluginRootRef`.
-    unsafe { LibHeader::from_constructor::<PluginRootRef>(load_erased, CheckTypeLayout::Yes) }
-};

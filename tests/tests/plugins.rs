@@ -19,12 +19,13 @@ const PRODUCT: [&str; 10] = [
 ];
 
 /// Files that cannot be used, and what is said of each.
-const BROKEN: [(&str, &str); 8] = [
+const BROKEN: [(&str, &str); 9] = [
     ("wrong_magic", "does not begin with the magic bytes"),
     ("wrong_major", "built for plugin ABI 2.1, this host has 1.1"),
     ("newer_minor", "built for plugin ABI 1.99, this host has 1.1"),
     ("no_root", "root"),
     ("wrong_layout", "laid out differently"),
+    ("older_layout", "laid out differently"),
     ("descriptor_panics", "panicked in descriptor: no description today"),
     ("descriptor_aborts", "crashed: SIGABRT"),
     ("bad_descriptor", "id `Not An Id`"),
@@ -177,6 +178,7 @@ fn hostile_plugins_fail_the_check_that_is_theirs() {
         ("wrong_major", "header", "failed", "ABI 2.1"),
         ("newer_minor", "header", "failed", "ABI 1.99"),
         ("wrong_layout", "layout", "failed", "laid out differently"),
+        ("older_layout", "layout", "failed", "laid out differently"),
         ("no_root", "layout", "failed", "root"),
         ("descriptor_panics", "layout", "failed", "panicked in descriptor"),
         ("descriptor_aborts", "layout", "crashed", "SIGABRT"),

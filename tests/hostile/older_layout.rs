@@ -1,0 +1,10 @@
+//! The same, of an older minor version: its layout is checked the other way round.
+
+mod wrong_root;
+
+use llmcb_plugin_api::abi::header::PluginHeader;
+
+#[allow(unsafe_code)]
+// SAFETY: the symbol is the plugin header's, and so is its type.
+#[unsafe(export_name = "llmcb_plugin_header")]
+static HEADER: PluginHeader = PluginHeader { abi_minor: 0, ..PluginHeader::CURRENT };
