@@ -117,7 +117,7 @@ export async function print(page) {
   const state = () => page.evaluate(() => [...document.querySelectorAll("details")].map((one) => one.open));
   const before = await state();
   await page.emulateMedia({ media: "print" });
-  await page.waitForFunction(() => [...document.querySelectorAll("details")].every((one) => one.open), null, { timeout: 2000 })
+  await page.waitForFunction(() => [...document.querySelectorAll("details")].every((one) => one.open), null, { timeout: 20000 })
     .catch(() => { throw new Error("details stay closed in print"); });
   must(await background(page) === "rgb(255, 255, 255)", `paper is ${await background(page)}`);
   must(await page.locator("nav, .controls, .toggles").evaluateAll((all) => all.every((one) => !one.checkVisibility())), "controls are printed");
