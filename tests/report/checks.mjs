@@ -126,7 +126,7 @@ export async function print(page) {
   const cut = await page.evaluate(() => [...document.querySelectorAll(".plain, .bars")].filter((one) => one.getBoundingClientRect().right > innerWidth + 1).length);
   must(cut === 0, `${cut} tables are wider than the paper`);
   await page.emulateMedia({ media: "screen" });
-  await page.waitForFunction((open) => [...document.querySelectorAll("details")].every((one, at) => one.open === open[at]), before, { timeout: 2000 })
+  await page.waitForFunction((open) => [...document.querySelectorAll("details")].every((one, at) => one.open === open[at]), before, { timeout: 20000 })
     .catch(() => { throw new Error("details are not as they were before printing"); });
 }
 
