@@ -9,11 +9,11 @@ use llmcb_plugin_api::loader::RunnerHandle;
 use llmcb_plugin_api::sdk::{Error, Result};
 use serde_json::Value;
 
-use super::evaluate::{ITEMS, RunnerEncoder};
-use super::lines::{resume, write_all, write_line};
-use super::{data_name, fetch_progress, load, of_data, parse_task, store};
+use super::lines::{resume, write_line};
+use super::load;
+use super::task::{self, Asked, Ready};
 use crate::metrics::{Divergence, divergences};
-use crate::tasks::{ItemResult, Outcome, Prepared, TaskError, TokenRequest};
+use crate::tasks::{ItemResult, Outcome, Prepared, TokenRequest};
 use crate::worker::protocol::{StageOrder, StageOutcome, Work};
 use crate::worker::{Services, Usage};
 
@@ -31,37 +31,17 @@ pub(super) fn run(
     let Work::Diverge { task, limit, .. } = &order.work else {
         return Err(Error::failed("not a diverge stage"));
     };
-    let invalid = |error: TaskError| Error::invalid(error.to_string());
     // A runner that does not do this says so before any work.
     runner.log_probabilities(&[runner.model()?.prefix_token.unwrap_or(0)])?;
-    usage.phase("preparing");
-    services.stage_progress(0, 0, "preparing the task");
-    let line = parse_task(task, *limit, 0, order.seed).map_err(invalid)?;
-    let prepared = line
-        .task
-        .prepare(&store(order, services)?, &line.options, &fetch_progress(services))
-        .map_err(|e| of_data(services, &e))?;
+    let asked = Asked { task, limit: *limit, shots: 0 };
+    let Ready { prepared, requests, outcome } = task::begin(order, runner, services, usage, &asked)?;
     if !prepared.is_perplexity() {
         return Err(Error::invalid(format!("{task}: distributions are compared on perplexity tasks only")));
     }
-    let mut outcome = StageOutcome::default();
-    for data in &prepared.data {
-        outcome.data.insert(data_name(data), data.sha256.clone());
-        outcome.warnings.extend(data.note.clone());
-    }
-    services.check_cancelled()?;
-    usage.phase("tokenising");
-    services.stage_progress(0, 0, "tokenising");
-    let windows = prepared.requests(&RunnerEncoder::new(runner)?).map_err(invalid)?.tokens;
-
     usage.phase("comparing");
-    let items = compare(order, runner, services, usage, &prepared, &windows)?;
+    let items = compare(order, runner, services, usage, &prepared, &requests.tokens)?;
     usage.phase("metrics");
-    write_all(&order.directory.join(ITEMS), &items)?;
-    outcome.items = items.len() as u64;
-    outcome.metrics = prepared.metrics(&items);
-    let _ = std::fs::remove_file(order.directory.join(WINDOWS));
-    Ok(outcome)
+    task::end(order, &prepared, &items, WINDOWS, outcome)
 }
 
 fn compare(

@@ -9,8 +9,8 @@ use llmcb_plugin_api::loader::RunnerHandle;
 use llmcb_plugin_api::sdk::{Error, Result, ScoreRequest};
 use serde::{Deserialize, Serialize};
 
-use super::lines::{resume, write_all, write_line};
-use super::{data_name, fetch_progress, of_data, store};
+use super::lines::{resume, write_line};
+use super::task::{self, Asked, Ready};
 use crate::metrics::real;
 use crate::tasks::{
     self, Encode, EncodeError, Prepared, Preset, Requests, Task, TaskError, TaskOptions, TokenRequest,
@@ -160,24 +160,8 @@ pub(super) fn run(
     let Work::Evaluate { task, limit, shots, .. } = &order.work else {
         return Err(Error::failed("not an evaluate stage"));
     };
-    let invalid = |error: TaskError| Error::invalid(error.to_string());
-    usage.phase("preparing");
-    services.stage_progress(0, 0, "preparing the task");
-    let line = parse_task(task, *limit, *shots, order.seed).map_err(invalid)?;
-    let prepared = line
-        .task
-        .prepare(&store(order, services)?, &line.options, &fetch_progress(services))
-        .map_err(|e| of_data(services, &e))?;
-    let mut outcome = StageOutcome::default();
-    for data in &prepared.data {
-        outcome.data.insert(data_name(data), data.sha256.clone());
-        outcome.warnings.extend(data.note.clone());
-    }
-    services.check_cancelled()?;
-    usage.phase("tokenising");
-    services.stage_progress(0, 0, "tokenising");
-    let requests = prepared.requests(&RunnerEncoder::new(runner)?).map_err(invalid)?;
-
+    let asked = Asked { task, limit: *limit, shots: *shots };
+    let Ready { prepared, requests, mut outcome } = task::begin(order, runner, services, usage, &asked)?;
     usage.phase("scoring");
     let scores = score(order, runner, services, usage, &prepared, &requests)?;
     usage.phase("metrics");
@@ -190,11 +174,7 @@ pub(super) fn run(
         ));
     }
     let items = prepared.items(&requests, &scores).map_err(|e| Error::failed(e.to_string()))?;
-    write_all(&order.directory.join(ITEMS), &items)?;
-    outcome.items = items.len() as u64;
-    outcome.metrics = prepared.metrics(&items);
-    let _ = std::fs::remove_file(order.directory.join(SCORES));
-    Ok(outcome)
+    task::end(order, &prepared, &items, SCORES, outcome)
 }
 
 fn score(

@@ -7,6 +7,7 @@ mod evaluate;
 mod lines;
 mod profile;
 mod synthetic;
+mod task;
 mod text;
 
 use std::path::{Path, PathBuf};
