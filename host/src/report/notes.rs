@@ -6,6 +6,7 @@ use super::columns::{BETTER, Column, NOISE, SAME, WORSE, metric, short_name, sta
 use super::facts::Facts;
 use super::numbers::count;
 use super::seeds;
+use crate::suite::passed_over;
 use crate::suite::plan::DENSE;
 use crate::suite::result::{RunResult, StageKind};
 
@@ -146,6 +147,12 @@ fn overall_lines(run: &RunResult, columns: &[Column], compares: bool) -> Vec<Str
     }
     if run.suite.models.len() > 1 && !shown.is_empty() {
         lines.push("overall metrics are over all models: each row of a method shows the same".to_owned());
+    }
+    if !shown.is_empty() {
+        let counted = |(line, instead): (String, String)| {
+            format!("overall metrics count {instead}, not {line}: of tasks for the same column, the first")
+        };
+        lines.extend(passed_over(&run.suite).into_iter().map(counted));
     }
     if shown.contains(&"OM_train") {
         lines.push(

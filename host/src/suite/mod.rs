@@ -23,6 +23,7 @@ pub mod store;
 mod tests;
 
 pub(crate) use cells::dense_of;
+pub(crate) use overall::passed_over;
 pub use result::{Cell, MetricRecord, RunResult, StageKind, StageResult, StageSummary, Status};
 pub use run::{Event, SuiteError, run};
 pub use spec::{Calibration, PluginUse, ProfileSpec, Suite};

@@ -82,6 +82,22 @@ pub(super) fn lines_of(suite: &Suite, track: u32) -> Vec<String> {
     track.map(|track| filled(suite, track).into_iter().map(|one| one.task).collect()).unwrap_or_default()
 }
 
+/// Task lines that would fill a column which an earlier line of the suite fills already: each with that line.
+pub(crate) fn passed_over(suite: &Suite) -> Vec<(String, String)> {
+    let mut out = Vec::new();
+    for track in TRACKS {
+        let taken = filled(suite, track);
+        for line in suite.tasks.iter().filter(|line| !taken.iter().any(|one| one.task == **line)) {
+            let alone = Suite { tasks: vec![line.clone()], ..suite.clone() };
+            let column = filled(&alone, track).into_iter().next().map(|one| one.column);
+            let instead = taken.iter().find(|one| Some(one.column) == column);
+            let pair = instead.map(|one| (line.clone(), one.task.clone()));
+            out.extend(pair.filter(|pair| !out.contains(pair)));
+        }
+    }
+    out
+}
+
 /// All cells of a run with one method on one backend.
 struct Row<'a> {
     suite: &'a Suite,
@@ -240,4 +256,23 @@ pub(super) fn overall(suite: &Suite, cells: &[Cell], pairs: &Pairs) -> Vec<Overa
         }
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_task_of_a_column_counts_and_others_are_told() {
+        let of = |tasks: &[&str]| {
+            let suite =
+                Suite { tasks: tasks.iter().map(|task| (*task).to_owned()).collect(), ..Suite::default() };
+            passed_over(&suite)
+        };
+        assert!(of(&["arc_easy", "mmlu", "wikitext2", "truthfulqa_mc1", "truthfulqa_mc2"]).is_empty());
+        let pair = |line: &str, instead: &str| (line.to_owned(), instead.to_owned());
+        assert_eq!(of(&["mmlu", "mmlu@llmcbench"]), [pair("mmlu@llmcbench", "mmlu")]);
+        assert_eq!(of(&["arc_easy:shots=5", "piqa", "arc_easy"]), [pair("arc_easy", "arc_easy:shots=5")]);
+        assert_eq!(of(&["wikitext2", "wikitext2:seqlen=64"]), [pair("wikitext2:seqlen=64", "wikitext2")]);
+    }
 }
