@@ -94,20 +94,13 @@ pub fn show(suite: &Suite, stages: bool, as_json: bool, quiet: bool) -> Result<E
     }
     let plan = plan(suite, &facts);
     let estimator = Estimator::new(suite, &facts, &history);
-    let lines: Vec<Line<'_>> = plan
-        .stages
-        .iter()
-        .map(|stage| Line {
-            stage,
-            done: is_done(suite, stage),
-            fetches: fetches(&facts, stage),
-            estimate: estimator.of(stage),
-            fits: estimator
-                .of(stage)
-                .memory_bytes
-                .is_none_or(|memory| memory <= estimator.memory_limit() as f64),
-        })
-        .collect();
+    let limit = estimator.memory_limit() as f64;
+    let line = |stage| {
+        let estimate = estimator.of(stage);
+        let fits = estimate.memory_bytes.is_none_or(|memory| memory <= limit);
+        Line { stage, done: is_done(suite, stage), fetches: fetches(&facts, stage), estimate, fits }
+    };
+    let lines: Vec<Line<'_>> = plan.stages.iter().map(line).collect();
     let done: Vec<&PlannedStage> = lines.iter().filter(|line| line.done).map(|line| line.stage).collect();
     let misfits = estimator.misfits(&plan, |stage| done.iter().any(|other| std::ptr::eq(*other, stage)));
     if as_json {

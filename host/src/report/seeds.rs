@@ -36,7 +36,7 @@ fn merged(group: &[&Cell]) -> Cell {
         let values: Vec<f64> = group.iter().map(|cell| value(cell)).filter(|value| *value > 0.0).collect();
         if values.is_empty() { 0.0 } else { mean(&values) }
     };
-    let known = |list: &[MetricRecord], one: &MetricRecord| list.iter().any(|m| same_metric(m, one));
+    let known = |list: &[MetricRecord], one: &MetricRecord| list.iter().any(|m| m.is_like(one));
     out.metrics.clear();
     for record in group.iter().flat_map(|cell| &cell.metrics) {
         if !known(&out.metrics, record) {
@@ -72,15 +72,10 @@ fn merged(group: &[&Cell]) -> Cell {
     out
 }
 
-fn same_metric(one: &MetricRecord, other: &MetricRecord) -> bool {
-    (&one.task, &one.metric.name, &one.metric.subset)
-        == (&other.task, &other.metric.name, &other.metric.subset)
-}
-
 fn of_seeds(group: &[&Cell], record: &MetricRecord) -> MetricRecord {
     let all: Vec<&MetricValue> = group
         .iter()
-        .filter_map(|cell| cell.metrics.iter().find(|m| same_metric(m, record)))
+        .filter_map(|cell| cell.metrics.iter().find(|m| m.is_like(record)))
         .map(|m| &m.metric)
         .collect();
     let mut record = record.clone();

@@ -172,7 +172,7 @@ pub fn compare(first: &Path, second: &Path) -> Result<Comparison, StoreError> {
         };
         format!("only in the {which}: {}{}", shown(run, cell).join(" / "), metric.map(of).unwrap_or_default())
     };
-    let lacks = |cell: &Cell, m: &MetricRecord| !cell.metrics.iter().any(|other| same_metric(m, other));
+    let lacks = |cell: &Cell, m: &MetricRecord| !cell.metrics.iter().any(|other| m.is_like(other));
     for (cell, other) in runs[0].cells.iter().zip(&matched) {
         let Some(other) = other.map(|at| &runs[1].cells[at]) else {
             out.notes.push(only("first", &runs[0], cell, None));
@@ -193,11 +193,6 @@ pub fn compare(first: &Path, second: &Path) -> Result<Comparison, StoreError> {
     Ok(out)
 }
 
-fn same_metric(one: &MetricRecord, other: &MetricRecord) -> bool {
-    (&one.task, &one.metric.name, &one.metric.subset)
-        == (&other.task, &other.metric.name, &other.metric.subset)
-}
-
 /// Compares one model with one method on one backend.
 fn cells(roots: [&Path; 2], [one, other]: [&Cell; 2], name: [String; 3], out: &mut Comparison) {
     let stages = |cell: &Cell, task: &str| -> Vec<StageSummary> {
@@ -206,7 +201,7 @@ fn cells(roots: [&Path; 2], [one, other]: [&Cell; 2], name: [String; 3], out: &m
     let mut compared: BTreeMap<String, Vec<Paired>> = BTreeMap::new();
     for metric in one.metrics.iter().filter(|m| m.metric.subset.is_none()) {
         // What only one has is told already.
-        let Some(like) = other.metrics.iter().find(|m| same_metric(m, metric)) else { continue };
+        let Some(like) = other.metrics.iter().find(|m| m.is_like(metric)) else { continue };
         let task = &metric.task;
         if !compared.contains_key(task) {
             let mut all = Vec::new();

@@ -103,11 +103,7 @@ fn recompute(root: &Path, run: &mut RunResult, stages: &[(PathBuf, StageResult)]
             cell.absorb(&run.suite, summary.task.as_deref(), found);
         }
         let has = |list: &[MetricRecord], one: &MetricRecord| {
-            list.iter().any(|m| {
-                (&m.task, &m.metric.name, &m.metric.subset)
-                    == (&one.task, &one.metric.name, &one.metric.subset)
-                    && same(m.metric.value, one.metric.value)
-            })
+            list.iter().any(|m| m.is_like(one) && same(m.metric.value, one.metric.value))
         };
         let strange = stated.metrics.iter().find(|m| !has(&cell.metrics, m));
         let lost = cell.metrics.iter().find(|m| !has(&stated.metrics, m));

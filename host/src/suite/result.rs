@@ -110,6 +110,14 @@ pub struct MetricRecord {
     pub metric: MetricValue,
 }
 
+impl MetricRecord {
+    /// Whether another record is of the same metric of the same task and part of it.
+    pub fn is_like(&self, other: &MetricRecord) -> bool {
+        (&self.task, &self.metric.name, &self.metric.subset)
+            == (&other.task, &other.metric.name, &other.metric.subset)
+    }
+}
+
 /// Reduced times of a workload. Rates are tokens per second over the whole batch.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
