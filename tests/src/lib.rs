@@ -4,6 +4,7 @@
 pub mod artifacts;
 pub mod cgroup;
 pub mod data;
+pub mod families;
 pub mod gguf;
 pub mod hub;
 pub mod model;

@@ -46,12 +46,15 @@ pub fn uniform(name: &str, index: usize) -> f32 {
     ((x >> 40) as f64 / f64::from(1 << 24) - 0.5) as f32
 }
 
-/// Values of a parameter: norms around 1, all others around 0 with a standard deviation of about 0.14.
+/// Values of a parameter: weights of norms around 1, all others around 0 with a standard deviation of about 0.14 (biases: half of it).
 pub fn parameter(name: &str, shape: &[usize]) -> Vec<f32> {
     let is_norm = name.contains("norm") && name.ends_with("weight");
-    (0..shape.iter().product())
-        .map(|i| if is_norm { 1.0 + uniform(name, i) / 2.0 } else { uniform(name, i) / 2.0 })
-        .collect()
+    let value = |u: f32| match () {
+        () if is_norm => 1.0 + u / 2.0,
+        () if name.ends_with("bias") => u / 4.0,
+        () => u / 2.0,
+    };
+    (0..shape.iter().product()).map(|i| value(uniform(name, i))).collect()
 }
 
 /// Names and shapes of all parameters.
@@ -199,7 +202,7 @@ fn config(shape: Shape, vocabulary: usize) -> Value {
     })
 }
 
-fn write_json(path: &Path, value: &Value) {
+pub(crate) fn write_json(path: &Path, value: &Value) {
     std::fs::write(path, serde_json::to_vec_pretty(value).expect("JSON")).expect("file of the tiny model");
 }
 
@@ -211,11 +214,7 @@ pub fn write(folder: &Path, shape: Shape) {
     std::fs::create_dir_all(folder).expect("folder of the tiny model");
     let words = vocabulary().len();
     write_json(&folder.join("config.json"), &config(shape, words));
-    write_json(&folder.join("tokenizer.json"), &tokenizer());
-    write_json(
-        &folder.join("tokenizer_config.json"),
-        &json!({"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>", "eos_token": "</s>"}),
-    );
+    write_tokenizer(folder);
     let values: Vec<(String, Vec<usize>, Vec<u8>)> = parameters(shape, words)
         .into_iter()
         .map(|(name, extents)| {
@@ -223,6 +222,20 @@ pub fn write(folder: &Path, shape: Shape) {
             (name, extents, bytes)
         })
         .collect();
+    write_weights(folder, &values);
+}
+
+/// Writes the tokenizer of all tiny models.
+pub(crate) fn write_tokenizer(folder: &Path) {
+    write_json(&folder.join("tokenizer.json"), &tokenizer());
+    write_json(
+        &folder.join("tokenizer_config.json"),
+        &json!({"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>", "eos_token": "</s>"}),
+    );
+}
+
+/// Writes tensors in single precision: name, shape and bytes.
+pub(crate) fn write_weights(folder: &Path, values: &[(String, Vec<usize>, Vec<u8>)]) {
     let views = values.iter().map(|(name, extents, bytes)| {
         (name.as_str(), TensorView::new(Dtype::F32, extents.clone(), bytes).expect("tensor"))
     });

@@ -1,26 +1,27 @@
 //! The engine: a model opened for a method, block by block.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
 use llmcb_model_files::packed::{FloatType, IntegerMatrix};
 use llmcb_plugin_api::sdk::{
-    ActivationQuantization, Axis, BlockInfo, CalibrationPlan, CheckpointInfo, EMBEDDING, Engine, Error,
-    FedBy, GradientRequest, Gradients, HEAD, Host, InputStatistics, LAST_NORM, Linear, LossGradient,
-    ModelGradients, ModelInfo, ModelPart, ModelStructure, Module, Norm, Parameter, QuantizedWeight, Result,
-    StatisticsRequest, StructurePart, Tensor,
+    ActivationQuantization, BlockInfo, CalibrationPlan, CheckpointInfo, Engine, Error, GradientRequest,
+    Gradients, Host, InputStatistics, LossGradient, ModelGradients, ModelInfo, ModelStructure, Parameter,
+    QuantizedWeight, Result, StatisticsRequest, Tensor,
 };
 use llmcb_transformer::{
-    ActivationSite, Block, BlockInputs, BlockShape, CalibrationOptions, Calibrator, CheckpointOptions,
-    CheckpointWriter, FORMATS, FormatChoice, GgufType, InputGroup, Model, ModuleInfo, Statistic,
-    StatisticKind, StatisticRequest, StorageFormat, StorageType, Stored, Structure, UnitAxis,
-    model_gradients, write_gguf,
+    ActivationSite, Block, BlockInputs, BlockStore, CalibrationOptions, Calibrator, CheckpointOptions,
+    CheckpointWriter, FORMATS, FormatChoice, GgufType, InputGroup, Statistic, StatisticKind,
+    StatisticRequest, StorageFormat, StorageType, Stored, Structure, model_gradients, write_gguf,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::block_file::{self, Saved};
+use crate::block_file;
+use crate::description::{self, HIDDEN, shape_of};
+use crate::finished::Finished;
 use crate::opened::{Opened, translate};
 
 /// Number type of the checkpoints that are written.
@@ -82,8 +83,10 @@ pub struct CandleEngine {
     options: EngineOptions,
     format: FormatChoice,
     walk: Walk,
+    /// A file that has the open block as it is.
+    saved: Option<File>,
     /// Blocks that were closed, in order.
-    finished: Vec<Block>,
+    finished: Finished,
     zeros: u64,
     weights: u64,
 }
@@ -108,55 +111,11 @@ impl Walk {
         }
     }
 
-    fn set_tensor(&mut self, name: &str, values: Vec<f32>) -> Result<()> {
+    /// Changes the open block.
+    fn change(&mut self, change: impl FnOnce(&mut Block) -> llmcb_transformer::Result<()>) -> Result<()> {
         match self {
-            Walk::Calibrated(calibrator) => calibrator.set_tensor(name, values).map_err(translate),
-            Walk::Plain(Some(block)) => block.set_tensor(name, values).map_err(translate),
-            Walk::Plain(None) => Err(Error::failed("no block is open")),
-        }
-    }
-
-    fn set_integers(&mut self, linear: &str, codes: &IntegerMatrix) -> Result<()> {
-        match self {
-            Walk::Calibrated(calibrator) => calibrator.set_integers(linear, codes).map_err(translate),
-            Walk::Plain(Some(block)) => block.set_integers(linear, codes).map_err(translate),
-            Walk::Plain(None) => Err(Error::failed("no block is open")),
-        }
-    }
-
-    fn quantize_activations(
-        &mut self,
-        site: ActivationSite,
-        quantization: Option<llmcb_transformer::ActivationQuantization>,
-    ) -> Result<()> {
-        match self {
-            Walk::Calibrated(calibrator) => {
-                calibrator.quantize_activations(site, quantization).map_err(translate)
-            }
-            Walk::Plain(Some(block)) => {
-                block.quantize_activations(site, quantization);
-                Ok(())
-            }
-            Walk::Plain(None) => Err(Error::failed("no block is open")),
-        }
-    }
-
-    fn keep_units(&mut self, structure: Structure, units: &[usize]) -> Result<()> {
-        match self {
-            Walk::Calibrated(calibrator) => calibrator.keep_units(structure, units).map_err(translate),
-            Walk::Plain(Some(block)) => block.keep_units(structure, units).map_err(translate),
-            Walk::Plain(None) => Err(Error::failed("no block is open")),
-        }
-    }
-
-    /// Gives the open block a shape; its weights are to be set anew.
-    fn reshape(&mut self, shape: BlockShape) -> Result<()> {
-        match self {
-            Walk::Calibrated(calibrator) => calibrator.reshape(shape).map_err(translate),
-            Walk::Plain(Some(block)) => {
-                block.reshape(shape);
-                Ok(())
-            }
+            Walk::Calibrated(calibrator) => calibrator.change_block(change).map_err(translate),
+            Walk::Plain(Some(block)) => change(block).map_err(translate),
             Walk::Plain(None) => Err(Error::failed("no block is open")),
         }
     }
@@ -181,87 +140,14 @@ fn tensor_name(parameter: &str) -> String {
     if parameter.ends_with(".bias") { parameter.to_owned() } else { format!("{parameter}.weight") }
 }
 
-fn has_codes(block: &Block) -> bool {
-    block.tensor_names().iter().any(|name| {
-        let linear = name.strip_suffix(".weight").and_then(|linear| block.linear(linear).ok());
-        linear.is_some_and(|linear| linear.integers().is_some())
-    })
-}
-
 /// The same rounding in the words of the library that computes.
 fn of_transformer(quantization: ActivationQuantization) -> llmcb_transformer::ActivationQuantization {
     let ActivationQuantization { bits, symmetric, range } = quantization;
     llmcb_transformer::ActivationQuantization { bits, symmetric, range, full_range: false }
 }
 
-/// What readers of a checkpoint should know of its activations.
-fn activation_note(blocks: &[Block]) -> Option<String> {
-    let mut found: Vec<(String, Vec<&str>)> = Vec::new();
-    for (site, rounding) in blocks.iter().flat_map(|block| block.activations().iter()) {
-        let how = rounding.describe();
-        let at = found.iter().position(|(known, _)| *known == how).unwrap_or_else(|| {
-            found.push((how, Vec::new()));
-            found.len() - 1
-        });
-        if !found[at].1.contains(&site.name()) {
-            found[at].1.push(site.name());
-        }
-    }
-    let all: Vec<String> =
-        found.iter().map(|(how, sites)| format!("{} to {how}", sites.join(", "))).collect();
-    (!all.is_empty()).then(|| {
-        format!(
-            "activations are rounded while it runs ({}); other tools run what `quantization_config` says of it, else leave them as they are",
-            all.join("; ")
-        )
-    })
-}
-
-fn axis(side: UnitAxis) -> Axis {
-    match side {
-        UnitAxis::Outputs => Axis::Outputs,
-        UnitAxis::Inputs => Axis::Inputs,
-    }
-}
-
-/// What a linear has of each unit, in the interface's words.
-fn part(part: llmcb_transformer::StructurePart) -> StructurePart {
-    StructurePart {
-        linear: part.linear.to_owned(),
-        axis: axis(part.axis),
-        width: u32::try_from(part.width).unwrap_or(u32::MAX),
-    }
-}
-
-/// What readers of a checkpoint should know of blocks that differ.
-fn shape_note(blocks: &[Block]) -> Option<String> {
-    let mut shapes = blocks.iter().map(|block| block.config().block_shape());
-    let first = shapes.next()?;
-    shapes.any(|shape| shape != first).then(|| {
-        "blocks differ in their numbers of heads or channels, which `llmcb_block_shapes` in config.json gives and other tools do not read"
-            .to_owned()
-    })
-}
-
 fn trial_tensors(trial: &[(String, Tensor)]) -> Result<Vec<(String, Vec<f32>)>> {
     trial.iter().map(|(name, tensor)| Ok((tensor_name(name), tensor.to_f32()?))).collect()
-}
-
-/// The shape of a parameter of a block.
-fn shape_of(info: &llmcb_transformer::BlockInfo, name: &str) -> Result<Vec<usize>> {
-    if let Some(linear) = info.linears.iter().find(|l| l.name == name) {
-        return Ok(vec![linear.out_features, linear.in_features]);
-    }
-    if let Some(owner) = name.strip_suffix(".bias") {
-        return match info.linears.iter().find(|l| l.name == owner) {
-            Some(linear) if linear.bias => Ok(vec![linear.out_features]),
-            _ => Err(Error::invalid(format!("a block has no bias `{name}`"))),
-        };
-    }
-    match info.norms.iter().find(|n| n.name == name) {
-        Some(norm) => Ok(vec![norm.size]),
-        None => Err(Error::invalid(format!("a block has no linear or norm `{name}`"))),
-    }
 }
 
 fn check_shape(name: &str, weight: &Tensor, shape: &[usize]) -> Result<()> {
@@ -271,27 +157,13 @@ fn check_shape(name: &str, weight: &Tensor, shape: &[usize]) -> Result<()> {
     Err(Error::invalid(format!("weight of {name} has shape {:?}, not {shape:?}", weight.shape())))
 }
 
+fn open(file: &Path) -> Result<File> {
+    File::open(file).map_err(|e| Error::failed(format!("cannot open {}: {e}", file.display())))
+}
+
 /// Windows or units as this side counts them.
 fn indices(given: &[u32]) -> Vec<usize> {
     given.iter().map(|index| *index as usize).collect()
-}
-
-/// The structure of the channels of the residual stream.
-const HIDDEN: &str = "hidden";
-
-/// Name and shape of a tensor outside the blocks.
-fn outside(model: &Model, name: &str) -> Result<(&'static str, Vec<usize>)> {
-    let config = model.config();
-    let matrix = vec![config.vocab_size, config.hidden_size];
-    match name {
-        EMBEDDING => Ok((llmcb_transformer::EMBEDDING, matrix)),
-        LAST_NORM => Ok((llmcb_transformer::FINAL_NORM, vec![config.hidden_size])),
-        HEAD if config.tie_word_embeddings => Err(Error::invalid("the model's output head is its embedding")),
-        HEAD => Ok((llmcb_transformer::OUTPUT_HEAD, matrix)),
-        other => Err(Error::invalid(format!(
-            "outside its blocks a model has {EMBEDDING}, {LAST_NORM} and {HEAD}, no `{other}`"
-        ))),
-    }
 }
 
 impl CandleEngine {
@@ -299,72 +171,29 @@ impl CandleEngine {
         shape_of(&self.walk.block()?.info(), name)
     }
 
-    /// A block in the interface's words.
-    fn block_description(&self, block: &Block, index: u32) -> BlockInfo {
-        let info = block.info();
-        let size = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-        BlockInfo {
-            index,
-            of: size(self.opened.model.block_count()),
-            windows: match &self.walk {
-                Walk::Calibrated(calibrator) => size(calibrator.windows()),
-                Walk::Plain(_) => 0,
-            },
-            linears: info
-                .linears
-                .iter()
-                .map(|l| Linear {
-                    name: l.name.clone(),
-                    out_features: size(l.out_features),
-                    in_features: size(l.in_features),
-                    input_group: l.input.name().to_owned(),
-                    bias: l.bias,
-                    fed_by: l.fed_by.as_ref().map(|from| FedBy {
-                        linear: from.linear.clone(),
-                        width: size(from.width),
-                        repeats: size(from.repeats),
-                    }),
-                })
-                .collect(),
-            norms: info
-                .norms
-                .iter()
-                .map(|n| Norm { name: n.name.clone(), size: size(n.size), feeds: n.feeds.clone() })
-                .collect(),
-            heads: size(info.heads),
-            key_value_heads: size(info.key_value_heads),
-            head_dim: size(info.head_dim),
-            queries: Some(info.queries.clone()),
-            keys: Some(info.keys.clone()),
-            modules: ModuleInfo::ALL
-                .map(|module| Module {
-                    name: module.name().to_owned(),
-                    input_group: module.input().name().to_owned(),
-                    linears: info
-                        .linears
-                        .iter()
-                        .filter(|l| [module.input(), module.inner()].contains(&l.input))
-                        .map(|l| l.name.clone())
-                        .collect(),
-                })
-                .to_vec(),
-            structures: Structure::ALL
-                .map(|structure| llmcb_plugin_api::sdk::Structure {
-                    name: structure.name().to_owned(),
-                    units: size(structure.units(block.config())),
-                    parts: structure.parts(block.config()).into_iter().map(part).collect(),
-                })
-                .to_vec(),
-            activation_sites: ActivationSite::ALL.map(|site| site.name().to_owned()).to_vec(),
-        }
+    fn describe_block(&self, block: &Block, index: u32) -> BlockInfo {
+        let windows = match &self.walk {
+            Walk::Calibrated(calibrator) => calibrator.windows(),
+            Walk::Plain(_) => 0,
+        };
+        description::block(block, index, self.opened.model.block_count(), windows)
+    }
+
+    /// Changes the open block, which no file has as it is any more.
+    fn change(&mut self, change: impl FnOnce(&mut Block) -> llmcb_transformer::Result<()>) -> Result<()> {
+        self.saved = None;
+        self.walk.change(change)
     }
 
     /// A block as it is: as it was left, or dense.
     fn present(&self, index: u32) -> Result<Block> {
-        match self.finished.get(index as usize) {
-            Some(block) => Ok(block.clone()),
-            None => self.opened.model.block(index as usize).map_err(translate),
-        }
+        let index = index as usize;
+        let found = if index < self.finished.len() {
+            self.finished.block(index)
+        } else {
+            self.opened.model.block(index)
+        };
+        found.map_err(translate)
     }
 
     fn input_group(&self, linear: &str) -> Result<InputGroup> {
@@ -455,12 +284,14 @@ impl Engine for CandleEngine {
 
     fn open(model: &Path, options: EngineOptions, host: &Host) -> Result<Self> {
         let format = options.format.parse().map_err(|e| Error::invalid(format!("{e}")))?;
+        let opened = Opened::new(model, host)?;
         Ok(CandleEngine {
-            opened: Opened::new(model, host)?,
+            finished: Finished::new(opened.model.architecture().clone()),
+            opened,
             options,
             format,
             walk: Walk::Plain(None),
-            finished: Vec::new(),
+            saved: None,
             zeros: 0,
             weights: 0,
         })
@@ -475,7 +306,7 @@ impl Engine for CandleEngine {
     }
 
     fn calibrate(&mut self, windows: &[Vec<u32>], plan: &CalibrationPlan) -> Result<()> {
-        self.finished.clear();
+        self.finished = Finished::new(self.opened.model.architecture().clone());
         self.walk = if windows.is_empty() {
             Walk::Plain(None)
         } else {
@@ -510,7 +341,7 @@ impl Engine for CandleEngine {
     }
 
     fn block_info(&self) -> Result<BlockInfo> {
-        Ok(self.block_description(self.walk.block()?, self.finished.len() as u32))
+        Ok(self.describe_block(self.walk.block()?, self.finished.len() as u32))
     }
 
     fn weight(&self, name: &str) -> Result<Tensor> {
@@ -521,7 +352,8 @@ impl Engine for CandleEngine {
     fn set_weight(&mut self, name: &str, weight: Tensor) -> Result<()> {
         let shape = self.shape_of(name)?;
         check_shape(name, &weight, &shape)?;
-        self.walk.set_tensor(&tensor_name(name), weight.to_f32()?)
+        let values = weight.to_f32()?;
+        self.change(|block| block.set_tensor(&tensor_name(name), values))
     }
 
     fn set_quantized(&mut self, name: &str, weight: QuantizedWeight) -> Result<()> {
@@ -548,7 +380,7 @@ impl Engine for CandleEngine {
         };
         let codes = codes.without_plain_index();
         self.format.check(name, &codes, scales).map_err(|e| Error::invalid(e.to_string()))?;
-        self.walk.set_integers(name, &codes)
+        self.change(|block| block.set_integers(name, &codes))
     }
 
     fn input_statistics(&mut self, request: &StatisticsRequest) -> Result<Vec<InputStatistics>> {
@@ -608,7 +440,7 @@ impl Engine for CandleEngine {
     }
 
     fn forward(&mut self, trial: &[(String, Tensor)]) -> Result<Tensor> {
-        let width = self.opened.model.config().hidden_size;
+        let width = self.opened.model.architecture().hidden_size;
         let trial = trial_tensors(trial)?;
         let outputs = self.walk.calibrated()?.forward_block(&trial).map_err(translate)?;
         let rows = outputs.len() / width;
@@ -636,7 +468,7 @@ impl Engine for CandleEngine {
 
     fn module_error(&mut self, module: &str, trial: &[(String, Tensor)]) -> Result<f64> {
         let trial = trial_tensors(trial)?;
-        let module = ModuleInfo::from_name(module).map_err(translate)?;
+        let module = self.walk.block()?.module(module).map_err(translate)?;
         self.walk.calibrated()?.module_error(module, &trial).map_err(translate)
     }
 
@@ -651,7 +483,10 @@ impl Engine for CandleEngine {
             )));
         }
         let site = ActivationSite::from_name(site).map_err(translate)?;
-        self.walk.quantize_activations(site, quantization.map(of_transformer))
+        self.change(|block| {
+            block.quantize_activations(site, quantization.map(of_transformer));
+            Ok(())
+        })
     }
 
     fn loss_gradients(
@@ -680,7 +515,7 @@ impl Engine for CandleEngine {
 
     fn keep_units(&mut self, structure: &str, units: &[u32]) -> Result<()> {
         let structure = Structure::from_name(structure).map_err(translate)?;
-        self.walk.keep_units(structure, &indices(units))
+        self.change(|block| block.keep_units(structure, &indices(units)))
     }
 
     fn close_block(&mut self) -> Result<()> {
@@ -689,31 +524,19 @@ impl Engine for CandleEngine {
             Walk::Plain(block) => *block.take().ok_or_else(|| Error::failed("no block is open"))?,
         };
         self.format.check_block(self.finished.len(), &block).map_err(|e| Error::invalid(e.to_string()))?;
-        for linear in &self.opened.model.block_info().linears {
-            let values = block.tensor(&tensor_name(&linear.name)).map_err(translate)?;
+        for linear in block.linears() {
+            let values = linear.weight();
             self.zeros += values.iter().filter(|v| **v == 0.0).count() as u64;
             self.weights += values.len() as u64;
         }
-        self.finished.push(block);
+        self.finished.push(block, self.saved.take());
         Ok(())
     }
 
     fn model_structures(&self) -> Result<Vec<ModelStructure>> {
         let model = &self.opened.model;
-        let mut parts = vec![(Parameter::outside(EMBEDDING), Axis::Inputs)];
-        for index in 0..model.block_count() {
-            let info = self.present(index as u32)?.info();
-            for (name, side) in info.residual_sides() {
-                parts.push((Parameter::of_block(index as u32, name), axis(side)));
-            }
-        }
-        parts.push((Parameter::outside(LAST_NORM), Axis::Outputs));
-        // Where embedding and head are one, the matrix is named for each of its two uses.
-        let head = if model.config().tie_word_embeddings { EMBEDDING } else { HEAD };
-        parts.push((Parameter::outside(head), Axis::Inputs));
-        let parts = parts.into_iter().map(|(parameter, axis)| ModelPart { parameter, axis }).collect();
-        let units = u32::try_from(model.config().hidden_size).unwrap_or(u32::MAX);
-        Ok(vec![ModelStructure { name: HIDDEN.to_owned(), units, parts }])
+        let infos = (0..model.block_count() as u32).map(|index| Ok(self.present(index)?.info()));
+        Ok(vec![description::residual_stream(model, &infos.collect::<Result<Vec<_>>>()?)])
     }
 
     fn keep_model_units(&mut self, structure: &str, units: &[u32]) -> Result<()> {
@@ -734,19 +557,20 @@ impl Engine for CandleEngine {
             let calibrator = Calibrator::new(Arc::clone(&model), windows, options).map_err(translate)?;
             self.walk = Walk::Calibrated(Box::new(calibrator));
         }
+        self.finished = Finished::new(model.architecture().clone());
         self.opened.model = model;
         Ok(())
     }
 
     fn model_block(&self, index: u32) -> Result<BlockInfo> {
-        Ok(self.block_description(&self.present(index)?, index))
+        Ok(self.describe_block(&self.present(index)?, index))
     }
 
     fn model_weight(&self, parameter: &Parameter) -> Result<Tensor> {
         let model = &self.opened.model;
         let Some(index) = parameter.block else {
-            let (name, shape) = outside(model, &parameter.name)?;
-            return Tensor::from_vec(model.source().load(name).map_err(translate)?, &shape);
+            let (tensor, shape) = description::outer(model.architecture(), &parameter.name)?;
+            return Tensor::from_vec(model.outer(tensor).map_err(translate)?.unwrap_or_default(), &shape);
         };
         let block = self.present(index)?;
         let shape = shape_of(&block.info(), &parameter.name)?;
@@ -754,37 +578,42 @@ impl Engine for CandleEngine {
     }
 
     fn set_model_weight(&mut self, parameter: &Parameter, weight: Tensor) -> Result<()> {
-        let block = parameter.block.and_then(|index| self.finished.get_mut(index as usize));
-        let Some(block) = block else {
+        let index = parameter.block.map(|index| index as usize).filter(|index| *index < self.finished.len());
+        let Some(index) = index else {
             return Err(Error::invalid(format!("{parameter}: only finished blocks can be changed")));
         };
-        check_shape(&parameter.name, &weight, &shape_of(&block.info(), &parameter.name)?)?;
-        block.set_tensor(&tensor_name(&parameter.name), weight.to_f32()?).map_err(translate)
+        let info = self.finished.block(index).map_err(translate)?.info();
+        check_shape(&parameter.name, &weight, &shape_of(&info, &parameter.name)?)?;
+        let values = weight.to_f32()?;
+        let name = tensor_name(&parameter.name);
+        self.finished.change(index, |block| block.set_tensor(&name, values)).map_err(translate)
     }
 
     fn model_gradients(&mut self, parameters: &[Parameter], windows: &[u32]) -> Result<ModelGradients> {
         let model = Arc::clone(&self.opened.model);
         let blocks = (0..model.block_count() as u32).map(|index| self.present(index));
         let blocks = blocks.collect::<Result<Vec<Block>>>()?;
+        let architecture = model.architecture();
         let mut shapes = Vec::new();
         let mut names = Vec::new();
         for parameter in parameters {
-            let (shape, name) = match parameter.block {
-                Some(index) => {
-                    (shape_of(&self.present(index)?.info(), &parameter.name)?, tensor_name(&parameter.name))
-                }
-                None => (outside(&model, &parameter.name)?.1, parameter.name.clone()),
-            };
-            shapes.push(shape);
-            names.push(name);
+            shapes.push(match parameter.block {
+                Some(index) => match blocks.get(index as usize) {
+                    Some(block) => shape_of(&block.info(), &parameter.name)?,
+                    None => return Err(Error::invalid(format!("{parameter}: there is no such block"))),
+                },
+                None => description::outer(architecture, &parameter.name)?.1,
+            });
+            names.push(tensor_name(&parameter.name));
         }
         let wanted = parameters.iter().zip(&names).map(|(parameter, name)| match parameter.block {
-            Some(index) => llmcb_transformer::Parameter::Block(index as usize, name),
-            None if name == EMBEDDING => llmcb_transformer::Parameter::Embedding,
-            None if name == LAST_NORM => llmcb_transformer::Parameter::Norm,
-            None => llmcb_transformer::Parameter::Head,
+            Some(index) => Ok(llmcb_transformer::Parameter::Block(index as usize, name)),
+            None => {
+                let (tensor, _) = description::outer(architecture, &parameter.name)?;
+                Ok(llmcb_transformer::Parameter::Outer(tensor))
+            }
         });
-        let wanted: Vec<_> = wanted.collect();
+        let wanted = wanted.collect::<Result<Vec<_>>>()?;
         let windows = self.walk.calibrated()?.window_tokens(&indices(windows)).map_err(translate)?;
         let (loss, gradients) = model_gradients(&model, &blocks, &windows, &wanted).map_err(translate)?;
         let tensors = gradients.into_iter().zip(&shapes);
@@ -794,20 +623,21 @@ impl Engine for CandleEngine {
     }
 
     fn save_block(&mut self, file: &Path) -> Result<()> {
-        block_file::write(self.walk.block()?, file)
+        block_file::write(self.walk.block()?, file)?;
+        self.saved = Some(open(file)?);
+        Ok(())
     }
 
     fn restore_block(&mut self, file: &Path) -> Result<()> {
-        self.walk.block()?;
-        let walk = &mut self.walk;
-        block_file::read(file, |saved| match saved {
-            Saved::Shape(shape) => walk.reshape(shape),
-            Saved::Numbers(name, values) => walk.set_tensor(&name, values),
-            Saved::Codes(linear, codes) => walk.set_integers(&linear, &codes),
-            Saved::Activations(activations) => ActivationSite::ALL
-                .into_iter()
-                .try_for_each(|site| walk.quantize_activations(site, activations.at(site).copied())),
-        })
+        let saved = open(file)?;
+        let block = block_file::read(&saved, self.opened.model.architecture());
+        let block = block.map_err(|e| Error::failed(format!("{}: {e}", file.display())))?;
+        self.change(|open| {
+            *open = block;
+            Ok(())
+        })?;
+        self.saved = Some(saved);
+        Ok(())
     }
 
     fn save_checkpoint(&mut self, directory: &Path) -> Result<CheckpointInfo> {
@@ -830,8 +660,11 @@ impl Engine for CandleEngine {
         let options = CheckpointOptions { storage, block_storage: inside, ..Default::default() };
         let writer = CheckpointWriter::create_of(directory, model, options, chosen.stored, &self.finished);
         let mut writer = writer.map_err(translate)?;
-        for (index, block) in self.finished.iter().enumerate() {
-            writer.write_block(index, block).map_err(translate)?;
+        let mut codes = false;
+        for index in 0..self.finished.count() {
+            let block = self.finished.block(index).map_err(translate)?;
+            codes |= block.linears().any(|linear| linear.has_codes());
+            writer.write_block(index, &block).map_err(translate)?;
         }
         writer.finish().map_err(translate)?;
         let zero_fraction = self.zero_fraction();
@@ -840,13 +673,13 @@ impl Engine for CandleEngine {
             notes.push(format!("{preferred} cannot hold it: {problem}"));
         }
         let dense = chosen.stored == Stored::Dense;
-        if dense && self.finished.iter().any(has_codes) {
+        if dense && codes {
             notes.push("integer codes, stored as the numbers that they stand for".to_owned());
         } else if dense && zero_fraction > 0.01 {
             notes.push(format!("{:.0} % zeros, stored dense like any other number", 100.0 * zero_fraction));
         }
-        notes.extend(activation_note(&self.finished));
-        notes.extend(shape_note(&self.finished));
+        notes.extend(self.finished.activation_note());
+        notes.extend(self.finished.shape_note());
         self.describe(directory, format, notes)
     }
 }

@@ -3,7 +3,9 @@
 //! It is a thin layer: [`llmcb_transformer`] computes, this crate speaks the plugin interface.
 
 mod block_file;
+mod description;
 mod engine;
+mod finished;
 mod opened;
 mod runner;
 

@@ -35,7 +35,7 @@ impl Opened {
         let files = model.files().ok_or_else(|| Error::failed("a model opened from files has none"))?;
         let tokenizer = files.tokenizer().map_err(|e| Error::invalid(e.to_string()))?;
         let provenance = files.provenance();
-        let config = model.config();
+        let config = model.architecture();
         let size = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         let architecture = model.original_config()["architectures"][0]
             .as_str()

@@ -111,7 +111,7 @@ impl Runner for CandleRunner {
         }
         self.host.progress(0, tokens.len() as u64, "distributions");
         let rows = self.opened.model.log_probabilities(tokens).map_err(translate)?;
-        let vocabulary = self.opened.model.config().vocab_size;
+        let vocabulary = self.opened.model.architecture().vocab_size;
         Tensor::from_vec(rows, &[tokens.len(), vocabulary])
     }
 

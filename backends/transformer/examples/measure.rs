@@ -101,7 +101,7 @@ fn perplexity(model: &Model, file: &str, windows: usize, length: usize) -> Resul
 }
 
 fn synthetic(model: &Model, items: usize) -> Vec<ScoreRequest> {
-    let vocabulary = model.config().vocab_size as u64;
+    let vocabulary = model.architecture().vocab_size as u64;
     let mut state = 1u64;
     let mut token = || {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -154,7 +154,7 @@ fn scoring(model: &Model, requests: &[ScoreRequest]) -> Result<(), Box<dyn Error
                 results.iter().map(|r| format!("{:?}\n", r.log_likelihood)).collect::<String>(),
             )?;
         }
-        let c = model.config();
+        let c = model.architecture();
         let linears: usize = model.block_info().linears.iter().map(|l| l.out_features * l.in_features).sum();
         let flops =
             2.0 * (run * linears * c.num_hidden_layers + scored * c.vocab_size * c.hidden_size) as f64;
@@ -186,7 +186,7 @@ fn generation(model: &Model, prompt: usize, new: usize) -> Result<(), Box<dyn Er
 }
 
 fn calibrate(model: &Arc<Model>, windows: usize, length: usize) -> Result<(), Box<dyn Error>> {
-    let vocabulary = model.config().vocab_size;
+    let vocabulary = model.architecture().vocab_size;
     let windows: Vec<Vec<u32>> = (0..windows)
         .map(|w| (0..length).map(|i| ((i * 7919 + w * 31) % vocabulary) as u32).collect())
         .collect();

@@ -4,7 +4,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::block::InputGroup;
+use crate::layout::InputGroup;
 use crate::{Error, Result};
 
 /// How many sites there are.

@@ -6,7 +6,7 @@
 //! runs over keys in order of position, one at a time, so the result does not depend on how they are spread.
 //! Memory is bounded: one panel's scores, 64 bytes for each key.
 
-use crate::LlamaConfig;
+use crate::architecture::Architecture;
 use crate::batch::{Batch, KeySpan, LayerKeys};
 use crate::kernels::{PANEL, Start, Strided, multiply_strided, softmax_columns};
 use crate::scratch::with_scratch;
@@ -20,7 +20,7 @@ const KEY_BLOCK: usize = 128;
 /// What all tasks of one layer read.
 #[derive(Clone, Copy)]
 pub(crate) struct Attention<'a> {
-    pub config: &'a LlamaConfig,
+    pub architecture: &'a Architecture,
     pub batch: &'a Batch,
     /// `[rows, query width]`, already turned to their positions.
     pub queries: &'a [f32],
@@ -62,7 +62,7 @@ impl Attention<'_> {
 
     /// Computes the rows of `task` into `out`, `[task.rows, query width]`.
     pub(crate) fn run(&self, task: Task, out: &mut [f32]) {
-        let c = self.config;
+        let c = self.architecture;
         let (head_dim, key_width, query_width) = (c.head_dim, c.key_value_width(), c.query_width());
         let group = c.num_attention_heads / c.num_key_value_heads;
         let segment = &self.batch.segments[task.segment];

@@ -1,7 +1,7 @@
-//! One description of a decoder block, and its weights.
+//! One description of a block, and its weights.
 //!
-//! Compression methods see a block as this module lists it: linears with names and shapes, which of them share an input, and which
-//! norm feeds which linears.
+//! Compression methods see a block as this module lists it: linears with names and shapes as they are stored, which of them share an input,
+//! what each output is, and which norm feeds which linears.
 
 use std::sync::Arc;
 
@@ -9,122 +9,14 @@ use llmcb_model_files::packed::IntegerMatrix;
 use serde::Serialize;
 
 use crate::activation::{ActivationQuantization, ActivationSite, Activations};
+use crate::architecture::{Architecture, FeedForward, NormOrder};
 use crate::kernels::PackedIntegers;
+use crate::layout::{InputGroup, LinearName, ModuleInfo, Names, Role};
+use crate::norm::Norm;
 use crate::weight::Weight;
-use crate::width::residual_side;
-use crate::{BlockShape, Error, LlamaConfig, Result, TensorSource, UnitAxis};
+use crate::{BlockShape, Error, Result, TensorSource, UnitAxis};
 
-/// What a linear of a block reads. Linears of one group share their input, so their statistics are computed once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum InputGroup {
-    /// The normalised residual stream before attention: query, key and value projections.
-    AttnIn,
-    /// The mixed values of all heads: the output projection.
-    AttnOut,
-    /// The normalised residual stream before the feed-forward part: gate and up projections.
-    MlpIn,
-    /// The gated activations: the down projection.
-    MlpOut,
-}
-
-impl InputGroup {
-    /// All groups, in the order in which a block computes them.
-    pub const ALL: [InputGroup; 4] =
-        [InputGroup::AttnIn, InputGroup::AttnOut, InputGroup::MlpIn, InputGroup::MlpOut];
-
-    /// The name used in descriptions: `attn_in`, `attn_out`, `mlp_in`, `mlp_out`.
-    pub fn name(self) -> &'static str {
-        match self {
-            InputGroup::AttnIn => "attn_in",
-            InputGroup::AttnOut => "attn_out",
-            InputGroup::MlpIn => "mlp_in",
-            InputGroup::MlpOut => "mlp_out",
-        }
-    }
-}
-
-/// The seven linears of a block, as indices of its arrays.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Role {
-    Query,
-    Key,
-    Value,
-    Output,
-    Gate,
-    Up,
-    Down,
-}
-
-impl Role {
-    pub(crate) const ALL: [Role; 7] =
-        [Role::Query, Role::Key, Role::Value, Role::Output, Role::Gate, Role::Up, Role::Down];
-
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Role::Query => "self_attn.q_proj",
-            Role::Key => "self_attn.k_proj",
-            Role::Value => "self_attn.v_proj",
-            Role::Output => "self_attn.o_proj",
-            Role::Gate => "mlp.gate_proj",
-            Role::Up => "mlp.up_proj",
-            Role::Down => "mlp.down_proj",
-        }
-    }
-
-    pub(crate) fn group(self) -> InputGroup {
-        match self {
-            Role::Query | Role::Key | Role::Value => InputGroup::AttnIn,
-            Role::Output => InputGroup::AttnOut,
-            Role::Gate | Role::Up => InputGroup::MlpIn,
-            Role::Down => InputGroup::MlpOut,
-        }
-    }
-
-    /// `(outputs, inputs)`.
-    pub(crate) fn shape(self, c: &LlamaConfig) -> (usize, usize) {
-        match self {
-            Role::Query => (c.query_width(), c.hidden_size),
-            Role::Key | Role::Value => (c.key_value_width(), c.hidden_size),
-            Role::Output => (c.hidden_size, c.query_width()),
-            Role::Gate | Role::Up => (c.intermediate_size, c.hidden_size),
-            Role::Down => (c.hidden_size, c.intermediate_size),
-        }
-    }
-
-    pub(crate) fn has_bias(self, c: &LlamaConfig) -> bool {
-        match self {
-            Role::Query | Role::Key | Role::Value => c.qkv_bias,
-            Role::Output => c.output_bias,
-            Role::Gate | Role::Up | Role::Down => c.mlp_bias,
-        }
-    }
-
-    fn fed_by(self, c: &LlamaConfig) -> Option<FedBy> {
-        match self {
-            Role::Output => Some(FedBy {
-                linear: Role::Value.name().to_owned(),
-                width: c.head_dim,
-                repeats: c.num_attention_heads / c.num_key_value_heads,
-            }),
-            Role::Down => {
-                Some(FedBy { linear: Role::Up.name().to_owned(), width: c.intermediate_size, repeats: 1 })
-            }
-            _ => None,
-        }
-    }
-
-    fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|role| role.name() == name)
-    }
-}
-
-/// The name of the norm before attention.
-pub const ATTENTION_NORM: &str = "input_layernorm";
-/// The name of the norm before the feed-forward part.
-pub const MLP_NORM: &str = "post_attention_layernorm";
-
-/// One linear of a block.
+/// One linear of a block, as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct LinearInfo {
     /// Its name inside the block: `self_attn.q_proj`.
@@ -137,80 +29,35 @@ pub struct LinearInfo {
     pub input: InputGroup,
     /// Whether it adds a bias.
     pub bias: bool,
+    /// What its outputs are, from the first on.
+    pub outputs: Vec<OutputRange>,
     /// Whose outputs its inputs are.
     pub fed_by: Option<FedBy>,
 }
 
+/// Neighbouring outputs of a linear that are of one kind.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct OutputRange {
+    /// What they are: `queries`, `keys`, `values`, `attention`, `gate`, `up` or `feed_forward`.
+    pub what: &'static str,
+    /// The first of them.
+    pub first: usize,
+    /// How many.
+    pub count: usize,
+}
+
 /// Another linear whose output features are a linear's input features: input feature `c` is output feature
-/// `(c / (width * repeats)) * width + c % width`.
+/// `first + (c / (width * repeats)) * width + c % width`. What lies between passes a positive factor on a feature through unchanged.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct FedBy {
     /// Name of the other linear.
     pub linear: String,
+    /// The first output feature that is read.
+    pub first: usize,
     /// Features of one piece.
     pub width: usize,
     /// How often each piece is read.
     pub repeats: usize,
-}
-
-/// A part of a block with one input and one output.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ModuleInfo {
-    /// Attention, from the normalised residual stream to what is added to it.
-    Attention,
-    /// The feed-forward part, likewise.
-    Mlp,
-}
-
-impl ModuleInfo {
-    /// All parts, in order.
-    pub const ALL: [ModuleInfo; 2] = [ModuleInfo::Attention, ModuleInfo::Mlp];
-
-    /// The name of the part inside a block: `self_attn`, `mlp`.
-    pub fn name(self) -> &'static str {
-        match self {
-            ModuleInfo::Attention => "self_attn",
-            ModuleInfo::Mlp => "mlp",
-        }
-    }
-
-    /// The part of this name.
-    ///
-    /// # Errors
-    /// [`Error::Argument`] if there is none.
-    pub fn from_name(name: &str) -> Result<Self> {
-        let found = Self::ALL.into_iter().find(|part| part.name() == name);
-        found.ok_or_else(|| {
-            Error::argument(
-                format!("module `{name}`"),
-                format!("a block has only {}", Self::ALL.map(Self::name).join(", ")),
-            )
-        })
-    }
-
-    /// What its first linears read.
-    pub fn input(self) -> InputGroup {
-        match self {
-            ModuleInfo::Attention => InputGroup::AttnIn,
-            ModuleInfo::Mlp => InputGroup::MlpIn,
-        }
-    }
-
-    /// What its last linear reads.
-    pub fn inner(self) -> InputGroup {
-        match self {
-            ModuleInfo::Attention => InputGroup::AttnOut,
-            ModuleInfo::Mlp => InputGroup::MlpOut,
-        }
-    }
-
-    pub(crate) fn last(self) -> Role {
-        match self {
-            ModuleInfo::Attention => Role::Output,
-            ModuleInfo::Mlp => Role::Down,
-        }
-    }
 }
 
 /// One norm of a block.
@@ -220,7 +67,9 @@ pub struct NormInfo {
     pub name: String,
     /// Length of its weight.
     pub size: usize,
-    /// Names of the linears that read its output.
+    /// Whether it has a bias as long.
+    pub bias: bool,
+    /// Names of the linears that read its output, where nothing else does.
     pub feeds: Vec<String>,
 }
 
@@ -231,62 +80,100 @@ pub struct BlockInfo {
     pub linears: Vec<LinearInfo>,
     /// Norms, in the order in which they are computed.
     pub norms: Vec<NormInfo>,
-    /// Query heads; rows of `q_proj` and columns of `o_proj` come in this many pieces.
+    /// Query heads.
     pub heads: usize,
-    /// Key and value heads; rows of `k_proj` and `v_proj` come in this many pieces.
+    /// Key and value heads.
     pub key_value_heads: usize,
     /// Width of a head.
     pub head_dim: usize,
-    /// Name of the linear whose outputs are queries.
-    pub queries: String,
-    /// Name of the linear whose outputs are keys.
-    pub keys: String,
+    /// Name of the linear whose outputs are queries and nothing else, if there is one.
+    pub queries: Option<String>,
+    /// Name of the linear whose outputs are keys and nothing else, likewise.
+    pub keys: Option<String>,
+}
+
+/// Whose outputs a linear reads.
+fn fed_by(linear: &LinearName, a: &Architecture) -> Option<FedBy> {
+    let (source, width, repeats) = match linear.roles {
+        [Role::Output] => (Role::Value, a.head_dim, a.num_attention_heads / a.num_key_value_heads),
+        // Both a gate and a rectifier pass positive factors on.
+        [Role::Down] => (Role::Up, a.intermediate_size, 1),
+        _ => return None,
+    };
+    let (holder, first) = a.family.names.holder(source, a)?;
+    Some(FedBy { linear: holder.name.to_owned(), first, width, repeats })
+}
+
+fn output_ranges(linear: &LinearName, a: &Architecture) -> Vec<OutputRange> {
+    let mut first = 0;
+    let range = |role: &Role| {
+        let count = role.shape(a).0;
+        first += count;
+        OutputRange { what: role.outputs_name(), first: first - count, count }
+    };
+    linear.roles.iter().map(range).collect()
 }
 
 impl BlockInfo {
-    /// The description of a block with this configuration.
-    pub fn new(config: &LlamaConfig) -> Self {
-        let linears = Role::ALL
-            .into_iter()
-            .map(|role| {
-                let (out_features, in_features) = role.shape(config);
-                LinearInfo {
-                    name: role.name().to_owned(),
-                    out_features,
-                    in_features,
-                    input: role.group(),
-                    bias: role.has_bias(config),
-                    fed_by: role.fed_by(config),
-                }
-            })
-            .collect::<Vec<_>>();
-        let norm = |name: &str, group: InputGroup| NormInfo {
-            name: name.to_owned(),
-            size: config.hidden_size,
-            feeds: linears.iter().filter(|l| l.input == group).map(|l| l.name.clone()).collect(),
+    /// The description of a block of this architecture.
+    pub fn new(a: &Architecture) -> Self {
+        let names = a.family.names;
+        let describe = |linear: &LinearName| {
+            let (out_features, in_features) = linear.shape(a);
+            LinearInfo {
+                name: linear.name.to_owned(),
+                out_features,
+                in_features,
+                input: linear.group(),
+                bias: linear.has_bias(a),
+                outputs: output_ranges(linear, a),
+                fed_by: fed_by(linear, a),
+            }
         };
-        let norms = vec![norm(ATTENTION_NORM, InputGroup::AttnIn), norm(MLP_NORM, InputGroup::MlpIn)];
+        let linears: Vec<LinearInfo> = names.linears.iter().map(describe).collect();
+        let norm = |name: &str, group: InputGroup| {
+            let readers = linears.iter().filter(|l| l.input == group).map(|l| l.name.clone());
+            NormInfo {
+                name: name.to_owned(),
+                size: a.hidden_size,
+                bias: a.norm.has_bias(),
+                feeds: match a.norm_order {
+                    NormOrder::Before => readers.collect(),
+                    // The residual stream goes on from it, too.
+                    NormOrder::After => Vec::new(),
+                },
+            }
+        };
+        let norms = vec![norm(names.norms[0], InputGroup::AttnIn), norm(names.norms[1], InputGroup::MlpIn)];
+        let alone = |role: Role| {
+            let linear = names.linears.iter().find(|linear| linear.roles == [role]);
+            linear.map(|linear| linear.name.to_owned())
+        };
         Self {
             linears,
             norms,
-            heads: config.num_attention_heads,
-            key_value_heads: config.num_key_value_heads,
-            head_dim: config.head_dim,
-            queries: Role::Query.name().to_owned(),
-            keys: Role::Key.name().to_owned(),
+            heads: a.num_attention_heads,
+            key_value_heads: a.num_key_value_heads,
+            head_dim: a.head_dim,
+            queries: alone(Role::Query),
+            keys: alone(Role::Key),
         }
     }
 
     /// Norms, linears and biases that read or write the residual stream, and on which side; the only side of a norm or a bias is its outputs.
     pub fn residual_sides(&self) -> Vec<(String, UnitAxis)> {
-        let mut sides: Vec<(String, UnitAxis)> =
-            self.norms.iter().map(|norm| (norm.name.clone(), UnitAxis::Outputs)).collect();
-        for role in Role::ALL {
-            let side = residual_side(role);
-            sides.push((role.name().to_owned(), side));
-            let bias = self.linears.iter().any(|l| l.name == role.name() && l.bias);
-            if bias && side == UnitAxis::Outputs {
-                sides.push((format!("{}.bias", role.name()), side));
+        let mut sides = Vec::new();
+        for norm in &self.norms {
+            sides.push((norm.name.clone(), UnitAxis::Outputs));
+            if norm.bias {
+                sides.push((format!("{}.bias", norm.name), UnitAxis::Outputs));
+            }
+        }
+        for linear in &self.linears {
+            let side = linear.input.residual_side();
+            sides.push((linear.name.clone(), side));
+            if linear.bias && side == UnitAxis::Outputs {
+                sides.push((format!("{}.bias", linear.name), side));
             }
         }
         sides
@@ -304,46 +191,41 @@ impl BlockInfo {
     }
 }
 
-/// A linear: `y = x W^T + b`.
+/// A matrix of the forward pass: `y = x W^T + b`.
 #[derive(Debug, Clone)]
-pub struct Linear {
+pub(crate) struct Linear {
     pub(crate) weight: Weight,
     pub(crate) bias: Option<Arc<Vec<f32>>>,
 }
 
 impl Linear {
-    /// The weight, row-major `[out, in]`.
-    pub fn weight(&self) -> Vec<f32> {
-        self.weight.unpack()
-    }
-
-    /// The integer codes of the weight, where it has them.
-    pub fn integers(&self) -> Option<&PackedIntegers> {
-        self.weight.integers()
-    }
-
-    /// The bias, `[out]`.
-    pub fn bias(&self) -> Option<&[f32]> {
+    pub(crate) fn bias(&self) -> Option<&[f32]> {
         self.bias.as_ref().map(|b| b.as_slice())
+    }
+
+    fn zeros(outputs: usize, inputs: usize, bias: bool) -> Self {
+        let weight = Weight::dense(outputs, inputs, &vec![0.0; outputs * inputs]);
+        Self { weight, bias: bias.then(|| Arc::new(vec![0.0; outputs])) }
     }
 }
 
 /// The weights of one block. Cloning is cheap: tensors are shared.
 #[derive(Debug, Clone)]
 pub struct Block {
-    linears: [Linear; 7],
-    norms: [Arc<Vec<f32>>; 2],
+    /// By [`Role`]; a gate that there is not has no rows.
+    matrices: [Linear; 7],
+    norms: [Norm; 2],
     activations: Activations,
-    config: Arc<LlamaConfig>,
+    architecture: Arc<Architecture>,
 }
 
 /// How the linears of block `index` read their inputs, as the files say it linear by linear.
-fn input_rounding(source: &dyn TensorSource, index: usize) -> Result<Activations> {
+fn input_rounding(source: &dyn TensorSource, names: &Names, index: usize) -> Result<Activations> {
     let mut activations = Activations::default();
     for group in InputGroup::ALL {
         let mut seen = None;
-        for role in Role::ALL.into_iter().filter(|role| role.group() == group) {
-            let name = format!("model.layers.{index}.{}", role.name());
+        for linear in names.linears.iter().filter(|linear| linear.group() == group) {
+            let name = names.in_block(index, linear.name);
             let rounding = source.input_rounding(&name)?;
             if seen.is_some_and(|seen| seen != rounding) {
                 return Err(Error::Config {
@@ -366,75 +248,76 @@ impl Block {
     ///
     /// # Errors
     /// If a tensor is missing, has another shape than the configuration gives it, or cannot be decoded.
-    pub fn load(source: &dyn TensorSource, config: &LlamaConfig, index: usize) -> Result<Self> {
-        let config = Arc::new(config.of_block(index));
-        let linear = |role: Role| -> Result<Linear> {
-            let (outputs, inputs) = role.shape(&config);
-            let weight = match source.integers(&format!("model.layers.{index}.{}", role.name()))? {
-                Some(codes) => Weight::Integers(Arc::new(PackedIntegers::pack(&codes)?)),
+    pub fn load(source: &dyn TensorSource, architecture: &Architecture, index: usize) -> Result<Self> {
+        let names = architecture.family.names;
+        let mut block = Self::blank(architecture.of_block(index));
+        for linear in names.linears {
+            let (outputs, inputs) = linear.shape(&block.architecture);
+            let full = names.in_block(index, linear.name);
+            match source.integers(&full)? {
+                Some(codes) => block.set_codes(linear, &codes)?,
                 None => {
-                    let weight = source.load(&tensor_name(index, role.name(), "weight"))?;
-                    check_length(&tensor_name(index, role.name(), "weight"), &weight, outputs * inputs)?;
-                    Weight::dense(outputs, inputs, &weight)
+                    let name = format!("{full}.weight");
+                    let weight = source.load(&name)?;
+                    check_length(&name, &weight, outputs * inputs)?;
+                    block.set_numbers(linear, &weight);
                 }
-            };
-            let bias = if role.has_bias(&config) {
-                let name = tensor_name(index, role.name(), "bias");
+            }
+            if linear.has_bias(&block.architecture) {
+                let name = format!("{full}.bias");
                 let bias = source.load(&name)?;
                 check_length(&name, &bias, outputs)?;
-                Some(Arc::new(bias))
-            } else {
-                None
-            };
-            Ok(Linear { weight, bias })
+                block.set_bias(linear, &bias);
+            }
+        }
+        let hidden = architecture.hidden_size;
+        for (norm, name) in block.norms.iter_mut().zip(names.norms) {
+            *norm = Norm::load(source, &names.in_block(index, name), architecture, hidden)?;
+        }
+        block.activations = match architecture.activations.get(index) {
+            Some(activations) => *activations,
+            None => input_rounding(source, names, index)?,
         };
-        let norm = |name: &str| -> Result<Arc<Vec<f32>>> {
-            let name = tensor_name(index, name, "weight");
-            let weight = source.load(&name)?;
-            check_length(&name, &weight, config.hidden_size)?;
-            Ok(Arc::new(weight))
-        };
-        Ok(Self {
-            linears: [
-                linear(Role::Query)?,
-                linear(Role::Key)?,
-                linear(Role::Value)?,
-                linear(Role::Output)?,
-                linear(Role::Gate)?,
-                linear(Role::Up)?,
-                linear(Role::Down)?,
-            ],
-            norms: [norm(ATTENTION_NORM)?, norm(MLP_NORM)?],
-            activations: match config.activations.get(index) {
-                Some(activations) => *activations,
-                None => input_rounding(source, index)?,
-            },
-            config,
-        })
+        Ok(block)
     }
 
-    /// The model's configuration, with this block's numbers of heads and channels.
-    pub fn config(&self) -> &LlamaConfig {
-        &self.config
+    /// A block whose tensors are all still to be set.
+    pub fn blank(architecture: Architecture) -> Self {
+        let architecture = Arc::new(architecture);
+        let norm = Norm::ones(&architecture);
+        Self {
+            matrices: Role::ALL.map(|_| Linear::zeros(0, architecture.hidden_size, false)),
+            norms: [norm.clone(), norm],
+            activations: Activations::default(),
+            architecture,
+        }
+    }
+
+    /// The architecture, with this block's numbers of heads and channels.
+    pub fn architecture(&self) -> &Architecture {
+        &self.architecture
+    }
+
+    fn names(&self) -> &'static Names {
+        self.architecture.family.names
     }
 
     /// Gives the block another shape. Weights (and biases) whose shape changes become zero, and are to be set anew.
-    pub fn reshape(&mut self, shape: BlockShape) {
-        let config = self.config.with_shape(shape);
+    pub(crate) fn reshape(&mut self, shape: BlockShape) {
+        let architecture = self.architecture.with_shape(shape);
         for role in Role::ALL {
-            let (outputs, inputs) = role.shape(&config);
-            let linear = &mut self.linears[role as usize];
-            if (linear.weight.outputs(), linear.weight.inputs()) != (outputs, inputs) {
-                linear.weight = Weight::dense(outputs, inputs, &vec![0.0; outputs * inputs]);
-                linear.bias = linear.bias.as_ref().map(|_| Arc::new(vec![0.0; outputs]));
+            let (outputs, inputs) = role.shape(&architecture);
+            let matrix = &mut self.matrices[role as usize];
+            if (matrix.weight.outputs(), matrix.weight.inputs()) != (outputs, inputs) {
+                *matrix = Linear::zeros(outputs, inputs, matrix.bias.is_some());
             }
         }
-        self.config = Arc::new(config);
+        self.architecture = Arc::new(architecture);
     }
 
     /// What it is made of.
     pub fn info(&self) -> BlockInfo {
-        BlockInfo::new(&self.config)
+        BlockInfo::new(&self.architecture)
     }
 
     /// How its activations are rounded.
@@ -452,23 +335,52 @@ impl Block {
     }
 
     pub(crate) fn role(&self, role: Role) -> &Linear {
-        &self.linears[role as usize]
+        &self.matrices[role as usize]
     }
 
-    pub(crate) fn attention_norm(&self) -> &[f32] {
+    /// The gate, where the feed-forward part has one.
+    pub(crate) fn gate(&self) -> Option<&Linear> {
+        match self.architecture.feed_forward {
+            FeedForward::GatedSilu => Some(self.role(Role::Gate)),
+            FeedForward::Relu => None,
+        }
+    }
+
+    pub(crate) fn attention_norm(&self) -> &Norm {
         &self.norms[0]
     }
 
-    pub(crate) fn mlp_norm(&self) -> &[f32] {
+    pub(crate) fn mlp_norm(&self) -> &Norm {
         &self.norms[1]
     }
 
-    /// The linear of this name, such as `mlp.down_proj`.
+    /// The linear of this name, such as `mlp.down_proj`, as it is stored.
     ///
     /// # Errors
     /// [`Error::Argument`] if a block has none of this name.
-    pub fn linear(&self, name: &str) -> Result<&Linear> {
-        Ok(self.role(find_linear(name)?))
+    pub fn linear(&self, name: &str) -> Result<StoredLinear<'_>> {
+        Ok(StoredLinear { block: self, linear: self.find_linear(name)? })
+    }
+
+    /// All linears as they are stored, in order.
+    pub fn linears(&self) -> impl Iterator<Item = StoredLinear<'_>> {
+        self.names().linears.iter().map(|linear| StoredLinear { block: self, linear })
+    }
+
+    fn find_linear(&self, name: &str) -> Result<&'static LinearName> {
+        let names = self.names();
+        names.linear(name).ok_or_else(|| {
+            let known: Vec<&str> = names.linears.iter().map(|linear| linear.name).collect();
+            Error::argument(format!("linear `{name}`"), format!("a block has only {}", known.join(", ")))
+        })
+    }
+
+    /// The part of this name.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if a block has none of this name.
+    pub fn module(&self, name: &str) -> Result<ModuleInfo> {
+        ModuleInfo::from_name(name, self.names())
     }
 
     /// The values of a tensor of this block by its name inside the block: `self_attn.q_proj.weight` (row-major `[out, in]`),
@@ -477,13 +389,34 @@ impl Block {
     /// # Errors
     /// [`Error::Argument`] if the block has no such tensor.
     pub fn tensor(&self, name: &str) -> Result<Vec<f32>> {
-        match Slot::parse(name)? {
-            Slot::Weight(role) => Ok(self.role(role).weight()),
-            Slot::Bias(role) => match self.role(role).bias() {
+        match self.slot(name)? {
+            Slot::Weight(linear) => Ok(StoredLinear { block: self, linear }.weight()),
+            Slot::Bias(linear) => {
+                StoredLinear { block: self, linear }.bias().ok_or_else(|| no_bias(linear.name))
+            }
+            Slot::Norm(i) => Ok(self.norms[i].weight.to_vec()),
+            Slot::NormBias(i) => match &self.norms[i].bias {
                 Some(bias) => Ok(bias.to_vec()),
-                None => Err(no_bias(role)),
+                None => Err(no_bias(self.names().norms[i])),
             },
-            Slot::Norm(i) => Ok(self.norms[i].to_vec()),
+        }
+    }
+
+    /// How many values a tensor of this block has.
+    ///
+    /// # Errors
+    /// As [`tensor`](Self::tensor).
+    pub fn tensor_len(&self, name: &str) -> Result<usize> {
+        match self.slot(name)? {
+            Slot::Weight(linear) => {
+                let (outputs, inputs) = linear.shape(&self.architecture);
+                Ok(outputs * inputs)
+            }
+            Slot::Bias(linear) if linear.has_bias(&self.architecture) => {
+                Ok(linear.shape(&self.architecture).0)
+            }
+            Slot::Bias(linear) => Err(no_bias(linear.name)),
+            Slot::Norm(_) | Slot::NormBias(_) => Ok(self.architecture.hidden_size),
         }
     }
 
@@ -502,22 +435,68 @@ impl Block {
                 ))
             }
         };
-        match Slot::parse(name)? {
-            Slot::Weight(role) => {
-                let old = &self.role(role).weight;
-                let (outputs, inputs) = (old.outputs(), old.inputs());
+        match self.slot(name)? {
+            Slot::Weight(linear) => {
+                let (outputs, inputs) = linear.shape(&self.architecture);
                 fits(outputs * inputs)?;
-                self.linears[role as usize].weight = Weight::dense(outputs, inputs, &values);
+                self.set_numbers(linear, &values);
             }
-            Slot::Bias(role) => {
-                let Some(old) = self.role(role).bias() else { return Err(no_bias(role)) };
-                fits(old.len())?;
-                self.linears[role as usize].bias = Some(Arc::new(values));
+            Slot::Bias(linear) => {
+                if !linear.has_bias(&self.architecture) {
+                    return Err(no_bias(linear.name));
+                }
+                fits(linear.shape(&self.architecture).0)?;
+                self.set_bias(linear, &values);
             }
             Slot::Norm(i) => {
-                fits(self.norms[i].len())?;
-                self.norms[i] = Arc::new(values);
+                fits(self.norms[i].weight.len())?;
+                self.norms[i].weight = Arc::new(values);
             }
+            Slot::NormBias(i) => {
+                let Some(bias) = &mut self.norms[i].bias else { return Err(no_bias(self.names().norms[i])) };
+                fits(bias.len())?;
+                *bias = Arc::new(values);
+            }
+        }
+        Ok(())
+    }
+
+    /// Replaces one matrix, `[out, in]`, and its bias.
+    pub(crate) fn set_matrix(&mut self, role: Role, weight: &[f32], bias: Option<Vec<f32>>) {
+        let (outputs, inputs) = role.shape(&self.architecture);
+        let bias = bias.map(Arc::new);
+        self.matrices[role as usize] = Linear { weight: Weight::dense(outputs, inputs, weight), bias };
+    }
+
+    /// Shares out a weight among the matrices that it holds.
+    fn set_numbers(&mut self, linear: &LinearName, values: &[f32]) {
+        let mut rest = values;
+        for role in linear.roles {
+            let (outputs, inputs) = role.shape(&self.architecture);
+            let (own, others) = rest.split_at(outputs * inputs);
+            self.matrices[*role as usize].weight = Weight::dense(outputs, inputs, own);
+            rest = others;
+        }
+    }
+
+    fn set_bias(&mut self, linear: &LinearName, values: &[f32]) {
+        let mut rest = values;
+        for role in linear.roles {
+            let (own, others) = rest.split_at(role.shape(&self.architecture).0);
+            self.matrices[*role as usize].bias = Some(Arc::new(own.to_vec()));
+            rest = others;
+        }
+    }
+
+    fn set_codes(&mut self, linear: &LinearName, codes: &IntegerMatrix) -> Result<()> {
+        // Whole, so that what is wrong with a part is said of the linear.
+        codes.check().map_err(|e| Error::argument(linear.name, e.to_string()))?;
+        let mut first = 0;
+        for role in linear.roles {
+            let (outputs, _) = role.shape(&self.architecture);
+            let packed = PackedIntegers::pack(&codes.row_range(first..first + outputs))?;
+            self.matrices[*role as usize].weight = Weight::Integers(Arc::new(packed));
+            first += outputs;
         }
         Ok(())
     }
@@ -528,77 +507,140 @@ impl Block {
     /// # Errors
     /// [`Error::Argument`] if the block has no such linear, the shape is another, or the parts of `codes` do not fit together.
     pub fn set_integers(&mut self, linear: &str, codes: &IntegerMatrix) -> Result<()> {
-        let role = find_linear(linear)?;
-        let old = &self.role(role).weight;
-        if (old.outputs(), old.inputs()) != (codes.rows, codes.columns) {
+        let found = self.find_linear(linear)?;
+        let (outputs, inputs) = found.shape(&self.architecture);
+        if (outputs, inputs) != (codes.rows, codes.columns) {
             return Err(Error::argument(
                 format!("weight of `{linear}`"),
                 format!(
-                    "integer codes [{}, {}] were given, but it is [{}, {}]",
-                    codes.rows,
-                    codes.columns,
-                    old.outputs(),
-                    old.inputs()
+                    "integer codes [{}, {}] were given, but it is [{outputs}, {inputs}]",
+                    codes.rows, codes.columns,
                 ),
             ));
         }
-        self.linears[role as usize].weight = Weight::Integers(Arc::new(PackedIntegers::pack(codes)?));
-        Ok(())
+        self.set_codes(found, codes)
     }
 
     /// Names of all tensors of this block, in the order in which checkpoints hold them.
     pub fn tensor_names(&self) -> Vec<String> {
-        let mut names = Vec::new();
-        for role in Role::ALL {
-            names.push(format!("{}.weight", role.name()));
-            if self.role(role).bias.is_some() {
-                names.push(format!("{}.bias", role.name()));
+        let names = self.names();
+        let mut all = Vec::new();
+        for linear in names.linears {
+            all.push(format!("{}.weight", linear.name));
+            if linear.has_bias(&self.architecture) {
+                all.push(format!("{}.bias", linear.name));
             }
         }
-        names.extend([ATTENTION_NORM, MLP_NORM].map(|norm| format!("{norm}.weight")));
-        names
+        for norm in names.norms {
+            all.push(format!("{norm}.weight"));
+            if self.architecture.norm.has_bias() {
+                all.push(format!("{norm}.bias"));
+            }
+        }
+        all
     }
-}
 
-/// A tensor inside a block.
-enum Slot {
-    Weight(Role),
-    Bias(Role),
-    Norm(usize),
-}
-
-impl Slot {
-    fn parse(name: &str) -> Result<Self> {
+    fn slot(&self, name: &str) -> Result<Slot> {
+        let names = self.names();
         let unknown = || {
-            let linears: Vec<&str> = Role::ALL.iter().map(|r| r.name()).collect();
+            let linears: Vec<&str> = names.linears.iter().map(|linear| linear.name).collect();
+            let [first, second] = names.norms;
             Error::argument(
                 format!("tensor `{name}`"),
                 format!(
-                    "a block has only `NAME.weight` and `NAME.bias` of {}, and `{ATTENTION_NORM}.weight`, `{MLP_NORM}.weight`",
+                    "a block has only `NAME.weight` and `NAME.bias` of {}, and `{first}.weight`, `{second}.weight`",
                     linears.join(", ")
                 ),
             )
         };
         let (owner, kind) = name.rsplit_once('.').ok_or_else(unknown)?;
-        match (owner, kind, Role::from_name(owner)) {
-            (_, "weight", Some(role)) => Ok(Slot::Weight(role)),
-            (_, "bias", Some(role)) => Ok(Slot::Bias(role)),
-            (ATTENTION_NORM, "weight", _) => Ok(Slot::Norm(0)),
-            (MLP_NORM, "weight", _) => Ok(Slot::Norm(1)),
+        let norm = names.norms.iter().position(|norm| *norm == owner);
+        match (kind, names.linear(owner), norm) {
+            ("weight", Some(linear), _) => Ok(Slot::Weight(linear)),
+            ("bias", Some(linear), _) => Ok(Slot::Bias(linear)),
+            ("weight", _, Some(i)) => Ok(Slot::Norm(i)),
+            ("bias", _, Some(i)) if self.architecture.norm.has_bias() => Ok(Slot::NormBias(i)),
             _ => Err(unknown()),
         }
     }
 }
 
-fn find_linear(name: &str) -> Result<Role> {
-    Role::from_name(name).ok_or_else(|| {
-        let names: Vec<&str> = Role::ALL.iter().map(|r| r.name()).collect();
-        Error::argument(format!("linear `{name}`"), format!("a block has only {}", names.join(", ")))
-    })
+/// A linear of a block as it is stored: one matrix of the forward pass, or several.
+#[derive(Clone, Copy)]
+pub struct StoredLinear<'a> {
+    block: &'a Block,
+    linear: &'static LinearName,
 }
 
-fn no_bias(role: Role) -> Error {
-    Error::argument(format!("tensor `{}.bias`", role.name()), "this model's linear has no bias")
+impl<'a> StoredLinear<'a> {
+    fn matrices(self) -> impl Iterator<Item = &'a Linear> {
+        self.linear.roles.iter().map(move |role| self.block.role(*role))
+    }
+
+    /// Its name inside the block.
+    pub fn name(&self) -> &'static str {
+        self.linear.name
+    }
+
+    /// Rows of the weight.
+    pub fn outputs(&self) -> usize {
+        self.linear.shape(self.block.architecture()).0
+    }
+
+    /// Columns of the weight.
+    pub fn inputs(&self) -> usize {
+        self.linear.shape(self.block.architecture()).1
+    }
+
+    /// The weight, row-major `[out, in]`.
+    pub fn weight(&self) -> Vec<f32> {
+        let mut parts = self.matrices().map(|matrix| matrix.weight.unpack());
+        let first = parts.next().unwrap_or_default();
+        parts.fold(first, |mut all, part| {
+            all.extend(part);
+            all
+        })
+    }
+
+    /// Whether the weight is integer codes.
+    pub fn has_codes(&self) -> bool {
+        self.matrices().all(|matrix| matrix.weight.integers().is_some())
+    }
+
+    /// Bits of its codes, where it has them.
+    pub fn bits(&self) -> Option<u32> {
+        self.matrices().next()?.weight.integers().map(PackedIntegers::bits)
+    }
+
+    /// The integer codes of the weight, where it has them.
+    pub fn integers(&self) -> Option<IntegerMatrix> {
+        let mut parts = self.matrices().map(|matrix| Some(matrix.weight.integers()?.to_matrix()));
+        let first = parts.next()??;
+        parts.try_fold(first, |all, part| all.with_rows_of(part?))
+    }
+
+    /// How many numbers of the weight are not zero; codes count in full.
+    pub fn nonzeros(&self) -> usize {
+        self.matrices().map(|matrix| matrix.weight.nonzeros()).sum()
+    }
+
+    /// The bias, `[out]`.
+    pub fn bias(&self) -> Option<Vec<f32>> {
+        let parts = self.matrices().map(|matrix| matrix.bias()).collect::<Option<Vec<_>>>()?;
+        Some(parts.concat())
+    }
+}
+
+/// A tensor inside a block.
+enum Slot {
+    Weight(&'static LinearName),
+    Bias(&'static LinearName),
+    Norm(usize),
+    NormBias(usize),
+}
+
+fn no_bias(owner: &str) -> Error {
+    Error::argument(format!("tensor `{owner}.bias`"), "this model has no such bias")
 }
 
 fn check_length(name: &str, values: &[f32], expected: usize) -> Result<()> {
@@ -610,9 +652,4 @@ fn check_length(name: &str, values: &[f32], expected: usize) -> Result<()> {
         tensor: name.to_owned(),
         problem: format!("{} values where the configuration calls for {expected}", values.len()),
     })
-}
-
-/// The Hugging Face name of a tensor of a block.
-pub fn tensor_name(block: usize, owner: &str, kind: &str) -> String {
-    format!("model.layers.{block}.{owner}.{kind}")
 }

@@ -11,12 +11,13 @@ use llmcb_model_files::packed::IntegerMatrix;
 
 use crate::activation::{ActivationQuantization, ActivationSite};
 use crate::batch::Batch;
-use crate::block::{Block, InputGroup, ModuleInfo};
+use crate::block::Block;
 use crate::forward::{Capture, Workspace, run_feed_forward, run_linear};
 use crate::gradients::BlockGraph;
+use crate::layout::{InputGroup, ModuleInfo};
 use crate::loss::{LossGradient, LossSlopes};
 use crate::statistics::{Accumulator, Statistic, StatisticKind};
-use crate::{BlockShape, Error, Model, Result, Structure};
+use crate::{Error, Model, Result, Structure};
 
 /// How calibration data is run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,7 +104,7 @@ impl Calibrator {
     /// # Errors
     /// [`Error::Argument`] if there is no window, one is empty or longer than the model's context, or a token is beyond the vocabulary.
     pub fn new(model: Arc<Model>, windows: Vec<Vec<u32>>, options: CalibrationOptions) -> Result<Self> {
-        let limit = model.config().max_position_embeddings;
+        let limit = model.architecture().max_position_embeddings;
         if windows.is_empty() {
             return Err(Error::argument("calibration data", "there are no windows; give at least one"));
         }
@@ -136,7 +137,7 @@ impl Calibrator {
     fn embed(model: &Model, batches: &[Batch]) -> Result<Vec<f32>> {
         let mut inputs = Vec::new();
         for batch in batches {
-            inputs.extend(model.embed(&batch.tokens)?);
+            inputs.extend(model.embed(&batch.tokens, &batch.positions)?);
         }
         Ok(inputs)
     }
@@ -260,7 +261,7 @@ impl Calibrator {
         groups: &[InputGroup],
         visit: &mut dyn FnMut(InputGroup, &[f32], &Batch),
     ) {
-        let width = self.model.config().hidden_size;
+        let width = self.model.architecture().hidden_size;
         let mut first = 0;
         let mut hidden = Vec::new();
         let inputs = match &self.dense_inputs {
@@ -451,7 +452,7 @@ impl Calibrator {
 
     fn module_outputs(&mut self, module: ModuleInfo, block: &Block, inputs: &[f32]) -> Result<Vec<f32>> {
         let model = Arc::clone(&self.model);
-        let c = block.config();
+        let c = block.architecture();
         if module == ModuleInfo::Mlp {
             return Ok(model.install(|| run_feed_forward(block, inputs)));
         }
@@ -485,13 +486,12 @@ impl Calibrator {
         self.changing()?.keep_units(structure, units)
     }
 
-    /// Gives the open block another shape (see [`Block::reshape`]).
+    /// Changes the open block as `change` does.
     ///
     /// # Errors
-    /// [`Error::Order`] if no block is open.
-    pub fn reshape(&mut self, shape: BlockShape) -> Result<()> {
-        self.changing()?.reshape(shape);
-        Ok(())
+    /// [`Error::Order`] if no block is open; what `change` says.
+    pub fn change_block(&mut self, change: impl FnOnce(&mut Block) -> Result<()>) -> Result<()> {
+        change(self.changing()?)
     }
 
     /// The open block, about to be changed.
@@ -521,7 +521,7 @@ impl Calibrator {
         let target = self.take_target()?;
         let block = Self::with_trial(&self.opened()?.current, trial)?;
         let graph = BlockGraph::new(&self.model, &block, tensors)?;
-        let width = self.model.config().hidden_size;
+        let width = self.model.architecture().hidden_size;
         let windows = self.chosen(windows)?;
         let first_row = |window: usize| self.windows[..window].iter().map(Vec::len).sum::<usize>();
         let tokens: usize = windows.iter().map(|&w| self.windows[w].len()).sum();
@@ -600,7 +600,7 @@ impl Calibrator {
         if windows.iter().copied().eq(0..self.windows.len()) {
             return Cow::Borrowed(of);
         }
-        let width = self.model.config().hidden_size;
+        let width = self.model.architecture().hidden_size;
         let rows = windows.iter().flat_map(|&window| {
             let first = self.windows[..window].iter().map(Vec::len).sum::<usize>() * width;
             &of[first..first + self.windows[window].len() * width]

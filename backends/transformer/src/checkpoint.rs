@@ -15,10 +15,10 @@ use llmcb_model_files::packed::{
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use serde_json::{Value, json};
 
-use crate::block::{ATTENTION_NORM, Block, MLP_NORM, Role, tensor_name};
-use crate::config::{ACTIVATIONS, BLOCK_SHAPES, BlockShape};
-use crate::formats::{Stored, is_sparse};
-use crate::model::{EMBEDDING, FINAL_NORM, OUTPUT_HEAD};
+use crate::architecture::{ACTIVATIONS, BLOCK_SHAPES, BlockShape};
+use crate::block::{Block, StoredLinear};
+use crate::formats::{BlockStore, Stored, is_sparse};
+use crate::layout::{Names, OuterTensor};
 use crate::{ActivationQuantization, Activations, Error, Model, Result};
 
 /// The type that a checkpoint's numbers are stored in.
@@ -178,8 +178,10 @@ impl<'a> CheckpointWriter<'a> {
     /// # Errors
     /// [`Error::Io`] if the directory or its files cannot be written.
     pub fn create(directory: &Path, model: &'a Model, options: CheckpointOptions) -> Result<Self> {
-        let shapes = own_shapes(model);
-        let plan = dense_plan(model, &shapes, options.storage);
+        let shapes: Vec<BlockShape> = (0..model.block_count())
+            .map(|index| model.architecture().of_block(index).block_shape())
+            .collect();
+        let plan = dense_plan(model, options.storage.dtype());
         Self::begin(directory, model, options, shapes, plan, Linears::Dense)
     }
 
@@ -193,50 +195,60 @@ impl<'a> CheckpointWriter<'a> {
         model: &'a Model,
         options: CheckpointOptions,
         stored: Stored,
-        blocks: &[Block],
+        blocks: &dyn BlockStore,
     ) -> Result<Self> {
-        let shapes = shapes_of(blocks);
-        let mut plan = Vec::new();
+        let architecture = model.architecture();
+        let names = architecture.family.names;
+        let outer = options.storage.dtype();
+        let inner = if stored == Stored::Dense { outer } else { options.block_storage.dtype() };
+        let mut outside = outer_plan(model, outer);
+        // The embedding comes first, what follows the blocks after them.
+        let mut plan: Vec<TensorPlan> = outside.drain(..1.min(outside.len())).collect();
         let (mut quantised, mut dense) = (Vec::<String>::new(), Vec::new());
-        for tensor in dense_plan(model, &shapes, options.storage) {
-            let inside = tensor.name.strip_prefix("model.layers.").and_then(|rest| rest.split_once('.'));
-            let place = inside.and_then(|(index, name)| {
-                let index = index.parse::<usize>().ok()?;
-                Some((index, blocks.get(index)?, name))
-            });
-            let Some((index, block, name)) = place else {
-                plan.push(tensor);
-                continue;
-            };
-            let role = Role::ALL.into_iter().find(|r| name.strip_suffix(".weight") == Some(r.name()));
-            let parts = role.and_then(|role| parts(block, role, stored, options));
-            match (role, parts) {
-                (Some(role), Some(parts)) => {
-                    if !quantised.iter().any(|name| name == role.name()) {
-                        quantised.push(role.name().to_owned());
+        let (mut shapes, mut zeros, mut weights) = (Vec::new(), 0, 0);
+        for index in 0..blocks.count() {
+            let block = blocks.block(index)?;
+            shapes.push(block.architecture().block_shape());
+            for linear in block.linears() {
+                let full = names.in_block(index, linear.name());
+                if let Stored::Sparse(_) = stored {
+                    zeros += linear.outputs() * linear.inputs() - linear.nonzeros();
+                    weights += linear.outputs() * linear.inputs();
+                }
+                match parts(linear, stored, options) {
+                    Some(parts) => {
+                        if !quantised.iter().any(|name| name == linear.name()) {
+                            quantised.push(linear.name().to_owned());
+                        }
+                        for part in parts {
+                            let dtype = dtype_of(part.encoding).ok_or_else(|| {
+                                Error::argument("checkpoint", "ggml's blocks have no place in safetensors")
+                            })?;
+                            let name = format!("{full}.{}", part.suffix);
+                            plan.push(TensorPlan { name, dtype, shape: part.shape });
+                        }
                     }
-                    for part in parts {
-                        let dtype = dtype_of(part.encoding).ok_or_else(|| {
-                            Error::argument("checkpoint", "ggml's blocks have no place in safetensors")
-                        })?;
-                        let name = tensor_name(index, role.name(), part.suffix);
-                        plan.push(TensorPlan { name, dtype, shape: part.shape });
+                    None => {
+                        dense.push(full.clone());
+                        let shape = vec![linear.outputs(), linear.inputs()];
+                        plan.push(TensorPlan { name: format!("{full}.weight"), dtype: inner, shape });
                     }
                 }
-                (role, _) => {
-                    if let Some(role) = role {
-                        dense.push(format!("model.layers.{index}.{}", role.name()));
-                    }
-                    let storage =
-                        if stored == Stored::Dense { options.storage } else { options.block_storage };
-                    plan.push(TensorPlan { dtype: storage.dtype(), ..tensor });
+                if let Some(bias) = linear.bias() {
+                    let (name, shape) = (format!("{full}.bias"), vec![bias.len()]);
+                    plan.push(TensorPlan { name, dtype: inner, shape });
                 }
             }
+            plan.extend(norm_plan(model, index, inner));
         }
+        plan.extend(outside);
         let linears = match stored {
             Stored::Dense => Linears::Dense,
             Stored::Codes(scheme) => Linears::Codes { scheme, quantised, dense },
-            Stored::Sparse(layout) => Linears::Sparse { layout, dense, zero_fraction: zero_fraction(blocks) },
+            Stored::Sparse(layout) => {
+                let zero_fraction = zeros as f64 / weights.max(1) as f64;
+                Linears::Sparse { layout, dense, zero_fraction }
+            }
         };
         Self::begin(directory, model, options, shapes, plan, linears)
     }
@@ -378,19 +390,22 @@ impl<'a> CheckpointWriter<'a> {
         Ok(())
     }
 
+    fn names(&self) -> &'static Names {
+        self.model.architecture().family.names
+    }
+
     /// Writes a linear of a block in the parts that it is stored in; `false`: it is stored as numbers.
     fn write_linear(&mut self, index: usize, linear: &str, block: &Block) -> Result<bool> {
-        let owner = format!("model.layers.{index}.{linear}");
+        let owner = self.names().in_block(index, linear);
         let wrong = |problem: String| Error::argument(format!("weight of `{owner}`"), problem);
         let found = block.linear(linear)?;
         let (specs, parts) = match (&self.linears, found.integers()) {
-            (Linears::Codes { scheme, .. }, Some(codes)) => {
-                let matrix = codes.to_matrix();
+            (Linears::Codes { scheme, .. }, Some(matrix)) => {
                 let parts = scheme.encode(&matrix).map_err(|e| wrong(e.to_string()))?;
                 (scheme.tensors(matrix.rows, matrix.columns), parts)
             }
             (Linears::Sparse { layout, dense, .. }, _) if !dense.contains(&owner) => {
-                let (values, rows, columns) = (found.weight(), found.weight.outputs(), found.weight.inputs());
+                let (values, rows, columns) = (found.weight(), found.outputs(), found.inputs());
                 let numbers = self.options.block_storage.float();
                 let parts = layout.encode(&values, columns, numbers).map_err(|e| wrong(e.to_string()))?;
                 (layout.tensors(&values, rows, columns, numbers), parts)
@@ -430,7 +445,7 @@ impl<'a> CheckpointWriter<'a> {
             {
                 continue;
             }
-            self.write_tensor(&format!("model.layers.{index}.{name}"), &block.tensor(&name)?)?;
+            self.write_tensor(&self.names().in_block(index, &name), &block.tensor(&name)?)?;
         }
         Ok(())
     }
@@ -440,13 +455,14 @@ impl<'a> CheckpointWriter<'a> {
     /// # Errors
     /// If the model's tensors or tokenizer cannot be read, or [`Error::Io`].
     pub fn finish(mut self) -> Result<()> {
+        let names = self.names();
         for index in 0..self.model.block_count() {
-            let query = tensor_name(index, Role::Query.name(), "weight");
-            if self.tensors.get(&query).is_some_and(|place| !place.written) {
+            let first = names.norms.first().map(|norm| format!("{}.weight", names.in_block(index, norm)));
+            if first.and_then(|name| self.tensors.get(&name)).is_some_and(|place| !place.written) {
                 let block = self.model.block(index)?;
                 self.activations[index] = *block.activations();
                 for name in block.tensor_names() {
-                    let full = format!("model.layers.{index}.{name}");
+                    let full = names.in_block(index, &name);
                     if self.tensors.get(&full).is_some_and(|place| !place.written) {
                         self.write_tensor(&full, &block.tensor(&name)?)?;
                     }
@@ -541,33 +557,15 @@ fn write_values(file: &mut File, offset: u64, values: &[f32], storage: StorageTy
 }
 
 /// The tensors that a linear is stored as; none: its weight, as numbers.
-fn parts(block: &Block, role: Role, stored: Stored, options: CheckpointOptions) -> Option<Vec<TensorSpec>> {
-    let (rows, columns) = role.shape(block.config());
+fn parts(linear: StoredLinear<'_>, stored: Stored, options: CheckpointOptions) -> Option<Vec<TensorSpec>> {
+    let (rows, columns) = (linear.outputs(), linear.inputs());
     let numbers = options.block_storage.float();
     match stored {
         Stored::Dense => None,
-        Stored::Codes(scheme) => block.role(role).integers().map(|_| scheme.tensors(rows, columns)),
-        Stored::Sparse(layout) => is_sparse(block, role, layout, numbers)
-            .then(|| layout.tensors(&block.role(role).weight(), rows, columns, numbers)),
+        Stored::Codes(scheme) => linear.has_codes().then(|| scheme.tensors(rows, columns)),
+        Stored::Sparse(layout) => is_sparse(linear, layout, numbers)
+            .then(|| layout.tensors(&linear.weight(), rows, columns, numbers)),
     }
-}
-
-fn zero_fraction(blocks: &[Block]) -> f64 {
-    let (mut zeros, mut all) = (0, 0);
-    for weight in blocks.iter().flat_map(|block| Role::ALL.map(|role| block.role(role).weight())) {
-        zeros += weight.iter().filter(|w| **w == 0.0).count();
-        all += weight.len();
-    }
-    zeros as f64 / all.max(1) as f64
-}
-
-fn own_shapes(model: &Model) -> Vec<BlockShape> {
-    (0..model.block_count()).map(|index| model.config().of_block(index).block_shape()).collect()
-}
-
-/// The shapes of blocks.
-pub(crate) fn shapes_of(blocks: &[Block]) -> Vec<BlockShape> {
-    blocks.iter().map(|block| block.config().block_shape()).collect()
 }
 
 /// The shape that all blocks have, if it is one.
@@ -575,43 +573,48 @@ pub(crate) fn common_shape(shapes: &[BlockShape]) -> Option<BlockShape> {
     shapes.first().filter(|first| shapes.iter().all(|shape| shape == *first)).copied()
 }
 
-/// All tensors of a checkpoint without integer codes, in order.
-fn dense_plan(model: &Model, shapes: &[BlockShape], storage: StorageType) -> Vec<TensorPlan> {
-    let c = model.config();
-    let mut plan = Vec::new();
-    let mut add = |name: String, shape: Vec<usize>| {
-        plan.push(TensorPlan { name, dtype: storage.dtype(), shape });
-    };
-    add(EMBEDDING.to_owned(), vec![c.vocab_size, c.hidden_size]);
-    for (index, shape) in shapes.iter().enumerate() {
-        let c = &c.with_shape(*shape);
-        for role in Role::ALL {
-            let (outputs, inputs) = role.shape(c);
-            add(tensor_name(index, role.name(), "weight"), vec![outputs, inputs]);
-            if role.has_bias(c) {
-                add(tensor_name(index, role.name(), "bias"), vec![outputs]);
+/// What lies outside the blocks.
+fn outer_plan(model: &Model, dtype: Dtype) -> Vec<TensorPlan> {
+    OuterTensor::of(model.architecture()).map(|(_, name, shape)| TensorPlan { name, dtype, shape }).collect()
+}
+
+/// The norms of a block.
+fn norm_plan(model: &Model, index: usize, dtype: Dtype) -> Vec<TensorPlan> {
+    let architecture = model.architecture();
+    let names = architecture.family.names;
+    let kinds: &[&str] = if architecture.norm.has_bias() { &["weight", "bias"] } else { &["weight"] };
+    let name = |norm: &str, kind: &str| format!("{}.{kind}", names.in_block(index, norm));
+    let of = |norm: &'static str| kinds.iter().map(move |kind| name(norm, kind));
+    let all = names.norms.into_iter().flat_map(of);
+    all.map(|name| TensorPlan { name, dtype, shape: vec![architecture.hidden_size] }).collect()
+}
+
+/// All tensors of the model as it is, as numbers, in order.
+fn dense_plan(model: &Model, dtype: Dtype) -> Vec<TensorPlan> {
+    let names = model.architecture().family.names;
+    let mut outside = outer_plan(model, dtype);
+    let mut plan: Vec<TensorPlan> = outside.drain(..1.min(outside.len())).collect();
+    for index in 0..model.block_count() {
+        let architecture = model.architecture().of_block(index);
+        for linear in names.linears {
+            let full = names.in_block(index, linear.name);
+            let (outputs, inputs) = linear.shape(&architecture);
+            let shape = vec![outputs, inputs];
+            plan.push(TensorPlan { name: format!("{full}.weight"), dtype, shape });
+            if linear.has_bias(&architecture) {
+                plan.push(TensorPlan { name: format!("{full}.bias"), dtype, shape: vec![outputs] });
             }
         }
-        for norm in [ATTENTION_NORM, MLP_NORM] {
-            add(tensor_name(index, norm, "weight"), vec![c.hidden_size]);
-        }
+        plan.extend(norm_plan(model, index, dtype));
     }
-    add(FINAL_NORM.to_owned(), vec![c.hidden_size]);
-    if !c.tie_word_embeddings {
-        add(OUTPUT_HEAD.to_owned(), vec![c.vocab_size, c.hidden_size]);
-    }
+    plan.extend(outside);
     plan
 }
 
 /// The model's configuration for a dense checkpoint, as Python `transformers` reads it.
 fn hub_config(model: &Model, shapes: &[BlockShape], storage: StorageType) -> Value {
-    let c = model.config();
+    let a = model.architecture();
     let mut config = model.original_config().clone();
-    let class = match c.architecture.as_str() {
-        "qwen2" => "Qwen2ForCausalLM",
-        "mistral" => "MistralForCausalLM",
-        _ => "LlamaForCausalLM",
-    };
     if let Some(object) = config.as_object_mut() {
         // Whatever the weights were stored as.
         object.remove("quantization_config");
@@ -620,23 +623,16 @@ fn hub_config(model: &Model, shapes: &[BlockShape], storage: StorageType) -> Val
         object.remove(ACTIVATIONS);
         object.remove(BLOCK_SHAPES);
         match common_shape(shapes) {
-            Some(shape) if shape == c.block_shape() => {}
-            Some(shape) => {
-                object.insert("num_attention_heads".to_owned(), json!(shape.num_attention_heads));
-                object.insert("num_key_value_heads".to_owned(), json!(shape.num_key_value_heads));
-                object.insert("intermediate_size".to_owned(), json!(shape.intermediate_size));
-                // No longer the hidden size over the number of heads.
-                object.insert("head_dim".to_owned(), json!(c.head_dim));
-            }
+            Some(shape) if shape == a.block_shape() => {}
+            Some(shape) => a.with_shape(shape).spell(object),
             None => {
                 object.insert(BLOCK_SHAPES.to_owned(), json!(shapes));
             }
         }
-        object.insert("architectures".to_owned(), json!([class]));
+        // A family may have several classes of its own; one that the model names is kept.
+        object.entry("architectures").or_insert_with(|| json!([a.family.class]));
         object.insert("torch_dtype".to_owned(), json!(storage.torch_name()));
-        object.insert("tie_word_embeddings".to_owned(), json!(c.tie_word_embeddings));
-        object.entry("hidden_act").or_insert_with(|| json!("silu"));
-        object.entry("rope_theta").or_insert_with(|| json!(c.rope_theta));
+        object.insert("tie_word_embeddings".to_owned(), json!(a.tie_word_embeddings));
     }
     config
 }

@@ -2,8 +2,8 @@
 
 use rayon::prelude::*;
 
-use crate::block::Role;
-use crate::weight::Weight;
+use crate::block::StoredLinear;
+use crate::layout::OuterTensor;
 use crate::{Model, Result};
 
 /// Linears that are alike: same shape, same way of storing.
@@ -64,13 +64,10 @@ impl Costs {
     }
 }
 
-fn linear(weight: &Weight) -> LinearCost {
-    let shape = [weight.outputs(), weight.inputs()];
-    let (bits, density) = match weight {
-        Weight::Integers(codes) => (Some(codes.bits()), 1.0),
-        Weight::Dense(numbers) => (None, numbers.nonzeros() as f64 / (shape[0] * shape[1]).max(1) as f64),
-    };
-    LinearCost { count: 1, shape, bits, density, head: false }
+fn linear(linear: StoredLinear<'_>) -> LinearCost {
+    let shape = [linear.outputs(), linear.inputs()];
+    let density = linear.nonzeros() as f64 / (shape[0] * shape[1]).max(1) as f64;
+    LinearCost { count: 1, shape, bits: linear.bits(), density, head: false }
 }
 
 impl Model {
@@ -81,9 +78,8 @@ impl Model {
     pub fn costs(&self) -> Result<Costs> {
         let of_block = |index: usize| -> Result<(Vec<LinearCost>, usize, usize)> {
             let block = self.block(index)?;
-            let linears = Role::ALL.iter().map(|role| Ok(linear(&block.linear(role.name())?.weight)));
-            let info = block.info();
-            Ok((linears.collect::<Result<_>>()?, info.heads, info.head_dim))
+            let a = block.architecture();
+            Ok((block.linears().map(linear).collect(), a.num_attention_heads, a.head_dim))
         };
         let blocks: Vec<_> =
             self.install(|| (0..self.block_count()).into_par_iter().map(of_block).collect::<Result<_>>())?;
@@ -92,8 +88,15 @@ impl Model {
             linears.into_iter().for_each(|one| costs.add_linear(one));
             costs.add_attention(heads, head_dim);
         }
-        let shape = [self.config().vocab_size, self.config().hidden_size];
+        let a = self.architecture();
+        for projection in [OuterTensor::ProjectIn, OuterTensor::ProjectOut] {
+            if let Some(&[outputs, inputs]) = projection.shape(a).as_deref() {
+                let shape = [outputs, inputs];
+                costs.add_linear(LinearCost { count: 1, shape, bits: None, density: 1.0, head: false });
+            }
+        }
         // No method prunes the head, and it counts in full.
+        let shape = [a.vocab_size, a.embedding_size];
         costs.add_linear(LinearCost { count: 1, shape, bits: None, density: 1.0, head: true });
         Ok(costs)
     }

@@ -125,7 +125,8 @@ impl Error {
         }
     }
 
-    pub(crate) fn argument(what: impl Into<String>, problem: impl Into<String>) -> Self {
+    /// An [`Error::Argument`].
+    pub fn argument(what: impl Into<String>, problem: impl Into<String>) -> Self {
         Error::Argument { what: what.into(), problem: problem.into() }
     }
 }

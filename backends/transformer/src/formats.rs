@@ -5,9 +5,47 @@ use std::str::FromStr;
 
 use llmcb_model_files::packed::{Bitmask, FloatType, IntegerMatrix, Layout, Scheme, ZeroPoints};
 
-use crate::block::Role;
+use crate::block::StoredLinear;
 use crate::gguf::GgufType;
 use crate::{Block, Error, Result};
+
+/// The blocks of a model as a method left them, all of them, wherever they are: none need be in memory.
+pub trait BlockStore {
+    /// How many there are.
+    fn count(&self) -> usize;
+
+    /// Block `index`, brought into memory if it is not there.
+    ///
+    /// # Errors
+    /// If there is no such block, or it cannot be read.
+    fn block(&self, index: usize) -> Result<Block>;
+}
+
+impl BlockStore for Vec<Block> {
+    fn count(&self) -> usize {
+        self.len()
+    }
+
+    fn block(&self, index: usize) -> Result<Block> {
+        let found = self.get(index).cloned();
+        found.ok_or_else(|| Error::argument(format!("block {index}"), format!("there are {}", self.len())))
+    }
+}
+
+/// Shows `visit` every linear of every block, with its full name, block by block.
+fn each_linear(
+    blocks: &dyn BlockStore,
+    mut visit: impl FnMut(String, StoredLinear<'_>) -> Result<()>,
+) -> Result<()> {
+    for index in 0..blocks.count() {
+        let block = blocks.block(index)?;
+        let names = block.architecture().family.names;
+        for linear in block.linears() {
+            visit(names.in_block(index, linear.name()), linear)?;
+        }
+    }
+    Ok(())
+}
 
 /// A format of checkpoints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -137,22 +175,22 @@ struct Traits {
 }
 
 impl Traits {
-    fn of(matrices: &mut dyn Iterator<Item = IntegerMatrix>) -> Self {
-        let mut traits = Traits { symmetric: true, per_tensor: true, ..Traits::default() };
-        for m in matrices {
-            if !traits.bits.contains(&m.bits) {
-                traits.bits.push(m.bits);
-            }
-            if !traits.group_sizes.contains(&m.group_size) {
-                traits.group_sizes.push(m.group_size);
-            }
-            traits.symmetric &= m.zeros.iter().all(|z| *z == m.middle());
-            traits.zero_of_zero |= m.zeros.contains(&0.0);
-            traits.shuffled |= m.group_index.is_some();
-            let uniform = |values: &[f32]| values.windows(2).all(|v| v[0] == v[1]);
-            traits.per_tensor &= uniform(&m.scales) && uniform(&m.zeros);
+    fn none() -> Self {
+        Traits { symmetric: true, per_tensor: true, ..Traits::default() }
+    }
+
+    fn add(&mut self, m: &IntegerMatrix) {
+        if !self.bits.contains(&m.bits) {
+            self.bits.push(m.bits);
         }
-        traits
+        if !self.group_sizes.contains(&m.group_size) {
+            self.group_sizes.push(m.group_size);
+        }
+        self.symmetric &= m.zeros.iter().all(|z| *z == m.middle());
+        self.zero_of_zero |= m.zeros.contains(&0.0);
+        self.shuffled |= m.group_index.is_some();
+        let uniform = |values: &[f32]| values.windows(2).all(|v| v[0] == v[1]);
+        self.per_tensor &= uniform(&m.scales) && uniform(&m.zeros);
     }
 
     /// The scheme that holds such weights in a format.
@@ -211,7 +249,9 @@ impl FormatChoice {
         let Some(format) = self.format.filter(|f| self.demanded && !f.holds_all()) else {
             return Ok(());
         };
-        Traits::of(&mut std::iter::once(codes.clone()))
+        let mut traits = Traits::none();
+        traits.add(codes);
+        traits
             .scheme(format, scales)
             .and_then(|scheme| scheme.fits(codes).map_err(|e| e.to_string()))
             .map_err(|problem| cannot_hold(format, &format!("{linear}: {problem}")))
@@ -226,15 +266,16 @@ impl FormatChoice {
         let Some(format @ StorageFormat::Sparse(layout)) = self.format.filter(|_| self.demanded) else {
             return Ok(());
         };
-        for role in Role::ALL {
-            let (weight, columns) = (block.role(role).weight(), role.shape(block.config()).1);
+        let names = block.architecture().family.names;
+        for linear in block.linears() {
+            let weight = linear.weight();
             let zeros = weight.iter().filter(|w| **w == 0.0).count();
             if 4 * zeros < weight.len() {
                 continue;
             }
-            layout
-                .fits(&weight, columns)
-                .map_err(|e| cannot_hold(format, &format!("model.layers.{index}.{}: {e}", role.name())))?;
+            layout.fits(&weight, linear.inputs()).map_err(|e| {
+                cannot_hold(format, &format!("{}: {e}", names.in_block(index, linear.name())))
+            })?;
         }
         Ok(())
     }
@@ -244,22 +285,22 @@ impl FormatChoice {
     ///
     /// # Errors
     /// [`Error::Argument`] if the format asked for cannot hold them.
-    pub fn choose(&self, blocks: &[Block], scales: FloatType, numbers: FloatType) -> Result<Chosen> {
-        let quantised = || {
-            blocks.iter().enumerate().flat_map(|(index, block)| {
-                Role::ALL.into_iter().filter_map(move |role| {
-                    let codes = block.role(role).integers()?;
-                    Some((format!("model.layers.{index}.{}", role.name()), codes))
-                })
-            })
-        };
-        if quantised().next().is_none() {
+    pub fn choose(&self, blocks: &dyn BlockStore, scales: FloatType, numbers: FloatType) -> Result<Chosen> {
+        let mut traits = Traits::none();
+        let mut sparse = false;
+        each_linear(blocks, |_, linear| {
+            if let Some(codes) = linear.integers() {
+                traits.add(&codes);
+            } else if let Some(StorageFormat::Sparse(layout)) = self.format {
+                sparse |= is_sparse(linear, layout, numbers);
+            }
+            Ok(())
+        })?;
+        if traits.bits.is_empty() {
             return match self.format {
                 Some(format @ StorageFormat::Sparse(layout)) => {
-                    let sparse =
-                        |block: &Block| Role::ALL.iter().any(|role| is_sparse(block, *role, layout, numbers));
                     let problem = "no linear has enough zeros of its pattern to be smaller so";
-                    match (blocks.iter().any(sparse), self.demanded) {
+                    match (sparse, self.demanded) {
                         (true, _) => Ok(Chosen { stored: Stored::Sparse(layout), instead_of: None }),
                         (false, true) => Err(cannot_hold(format, problem)),
                         (false, false) => {
@@ -283,18 +324,15 @@ impl FormatChoice {
             candidates.retain(|other| *other != format);
             candidates.insert(0, format);
         }
-        let traits = Traits::of(&mut quantised().map(|(_, codes)| codes.to_matrix()));
         let mut refused = None;
         for format in candidates {
             if format.holds_all() {
                 return Ok(Chosen { stored: Stored::Dense, instead_of: refused });
             }
-            let fits = traits.scheme(format, scales).and_then(|scheme| {
-                for (name, codes) in quantised() {
-                    scheme.fits(&codes.to_matrix()).map_err(|e| format!("{name}: {e}"))?;
-                }
-                Ok(scheme)
-            });
+            let fits = match traits.scheme(format, scales) {
+                Ok(scheme) => misfit(blocks, &scheme)?.map_or(Ok(scheme), Err),
+                Err(problem) => Err(problem),
+            };
             match fits {
                 Ok(scheme) => return Ok(Chosen { stored: Stored::Codes(scheme), instead_of: refused }),
                 Err(problem) if self.demanded => return Err(cannot_hold(format, &problem)),
@@ -307,10 +345,22 @@ impl FormatChoice {
     }
 }
 
+/// Why a scheme does not hold the codes of some linear, if there is such a linear.
+fn misfit(blocks: &dyn BlockStore, scheme: &Scheme) -> Result<Option<String>> {
+    let mut problem = None;
+    each_linear(blocks, |name, linear| {
+        if let (None, Some(codes)) = (&problem, linear.integers()) {
+            problem = scheme.fits(&codes).err().map(|e| format!("{name}: {e}"));
+        }
+        Ok(())
+    })?;
+    Ok(problem)
+}
+
 /// Whether a linear can be stored without its zeros, and is smaller so.
-pub(crate) fn is_sparse(block: &Block, role: Role, layout: Bitmask, numbers: FloatType) -> bool {
-    let (rows, columns) = role.shape(block.config());
-    let weight = block.role(role).weight();
+pub(crate) fn is_sparse(linear: StoredLinear<'_>, layout: Bitmask, numbers: FloatType) -> bool {
+    let (rows, columns) = (linear.outputs(), linear.inputs());
+    let weight = linear.weight();
     let dense = numbers.encoding().byte_len(weight.len());
     layout.fits(&weight, columns).is_ok() && Some(layout.bytes(&weight, rows, columns, numbers)) < dense
 }

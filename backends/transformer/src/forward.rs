@@ -7,10 +7,12 @@
 use rayon::prelude::*;
 
 use crate::activation::ActivationSite;
+use crate::architecture::NormOrder;
 use crate::attention::Attention;
 use crate::batch::{Batch, LayerKeys};
-use crate::block::{Block, InputGroup, Linear, Role};
-use crate::kernels::{PANEL, add_assign, rms_norm_rows, silu_multiply};
+use crate::block::{Block, Linear};
+use crate::kernels::{PANEL, add_assign, relu, silu_multiply};
+use crate::layout::{InputGroup, Role};
 use crate::rope::RopeTable;
 use crate::scratch::with_scratch;
 
@@ -26,7 +28,8 @@ const GATE_PANELS: usize = 8;
 /// What is constant over the blocks of a model.
 #[derive(Debug)]
 pub(crate) struct Geometry<'a> {
-    pub rope: &'a RopeTable,
+    /// How queries and keys are turned, where they are.
+    pub rope: Option<&'a RopeTable>,
 }
 
 /// Activations of one batch, kept between blocks to save allocations.
@@ -104,7 +107,7 @@ fn add_bias(bias: Option<&[f32]>, y: &mut [f32]) {
 
 /// The feed-forward part on what its first linears read, `[rows, hidden size]`: what it adds to the residual stream.
 pub(crate) fn run_feed_forward(block: &Block, normed: &[f32]) -> Vec<f32> {
-    let (width, inner) = (block.config().hidden_size, block.config().intermediate_size);
+    let (width, inner) = (block.architecture().hidden_size, block.architecture().intermediate_size);
     let mut added = vec![0f32; normed.len()];
     normed
         .par_chunks(CHUNK_ROWS * width)
@@ -112,17 +115,15 @@ pub(crate) fn run_feed_forward(block: &Block, normed: &[f32]) -> Vec<f32> {
         .with_max_len(1)
         .for_each(|(x, y)| {
             let n = x.len() / width;
-            with_scratch(n * (width + 3 * inner), |scratch| {
+            let piece = (GATE_PANELS * PANEL).min(inner);
+            with_scratch(n * (width + inner + 2 * piece), |scratch| {
                 let (read, scratch) = scratch.split_at_mut(n * width);
-                let (gate, scratch) = scratch.split_at_mut(n * inner);
-                let (up, gated) = scratch.split_at_mut(n * inner);
+                let (gated, scratch) = scratch.split_at_mut(n * inner);
                 read.copy_from_slice(x);
                 if let Some(rounding) = block.activations().input(InputGroup::MlpIn) {
                     rounding.round_rows(read, width);
                 }
-                apply(block.role(Role::Gate), read, n, gate, false);
-                apply(block.role(Role::Up), read, n, up, false);
-                silu_multiply(gate, up, gated);
+                run_inner(block, read, n, gated, scratch, false);
                 if let Some(rounding) = block.activations().input(InputGroup::MlpOut) {
                     rounding.round_rows(gated, inner);
                 }
@@ -130,6 +131,46 @@ pub(crate) fn run_feed_forward(block: &Block, normed: &[f32]) -> Vec<f32> {
             });
         });
     added
+}
+
+/// The activations inside the feed-forward part, `[n, inner]`, of what its first linears read. `scratch` is as large as two pieces of gate and up
+/// (all of them where threads share outputs).
+fn run_inner(
+    block: &Block,
+    read: &[f32],
+    n: usize,
+    gated: &mut [f32],
+    scratch: &mut [f32],
+    share_outputs: bool,
+) {
+    let up = block.role(Role::Up);
+    let Some(gate) = block.gate() else {
+        apply(up, read, n, gated, share_outputs);
+        relu(gated);
+        return;
+    };
+    let inner = gated.len() / n;
+    let half = scratch.len() / 2;
+    let (of_gate, of_up) = scratch.split_at_mut(half);
+    if share_outputs {
+        apply(gate, read, n, of_gate, true);
+        apply(up, read, n, of_up, true);
+        silu_multiply(of_gate, of_up, gated);
+        return;
+    }
+    for first in (0..gate.weight.panel_count()).step_by(GATE_PANELS) {
+        let panels = GATE_PANELS.min(gate.weight.panel_count() - first);
+        let from = first * PANEL;
+        let columns = (panels * PANEL).min(inner - from);
+        for (linear, out) in [(gate, &mut *of_gate), (up, &mut *of_up)] {
+            linear.weight.multiply_panels(read, n, first, panels, out, columns);
+            add_bias(linear.bias().map(|b| &b[from..from + columns]), &mut out[..n * columns]);
+        }
+        for r in 0..n {
+            let tile = r * columns..(r + 1) * columns;
+            silu_multiply(&of_gate[tile.clone()], &of_up[tile], &mut gated[r * inner + from..][..columns]);
+        }
+    }
 }
 
 /// A linear on rows of its input, on the threads of the current rayon pool.
@@ -170,7 +211,8 @@ pub(crate) fn run_block(
     workspace: &mut Workspace,
     capture: &mut Capture,
 ) {
-    let c = block.config();
+    let c = block.architecture();
+    let norms_first = c.norm_order == NormOrder::Before;
     let rows = batch.rows();
     if rows == 0 {
         return;
@@ -195,7 +237,11 @@ pub(crate) fn run_block(
                    positions: &[u32]| {
         let n = positions.len();
         with_scratch(n * width, |normed| {
-            rms_norm_rows(x, block.attention_norm(), c.rms_norm_eps, normed);
+            if norms_first {
+                block.attention_norm().apply(x, normed);
+            } else {
+                normed.copy_from_slice(x);
+            }
             if let Some(seen) = seen {
                 seen.copy_from_slice(normed);
             }
@@ -219,9 +265,11 @@ pub(crate) fn run_block(
                 rounding.round_rows(values, width);
             }
         }
-        for (i, &position) in positions.iter().enumerate() {
-            geometry.rope.rotate(&mut q[i * query_width..][..query_width], position as usize);
-            geometry.rope.rotate(&mut k[i * key_width..][..key_width], position as usize);
+        if let Some(rope) = geometry.rope {
+            for (i, &position) in positions.iter().enumerate() {
+                rope.rotate(&mut q[i * query_width..][..query_width], c.head_dim, position as usize);
+                rope.rotate(&mut k[i * key_width..][..key_width], c.head_dim, position as usize);
+            }
         }
         let sites = [(ActivationSite::Queries, q), (ActivationSite::Keys, k), (ActivationSite::Values, v)];
         for (site, values) in sites {
@@ -245,7 +293,7 @@ pub(crate) fn run_block(
     }
 
     // Attention.
-    let attention = Attention { config: c, batch, queries, keys, values, cached };
+    let attention = Attention { architecture: c, batch, queries, keys, values, cached };
     let mut rest = mixed.as_mut_slice();
     let mut tasks = Vec::new();
     for task in Attention::tasks(batch) {
@@ -265,68 +313,51 @@ pub(crate) fn run_block(
         rounding.round_rows_parallel(mixed, query_width);
     }
 
-    // Output projection, norm, gated feed-forward.
-    let feed_forward = |h: &mut [f32],
-                        mixed: &[f32],
-                        seen_in: Option<&mut [f32]>,
-                        seen_out: Option<&mut [f32]>| {
-        let n = h.len() / width;
-        let inner = c.intermediate_size;
-        // With all outputs shared among threads the gate is formed in one piece.
-        let piece = if schedule.share_outputs { inner } else { (GATE_PANELS * PANEL).min(inner) };
-        with_scratch(n * (width + inner + 2 * piece), |scratch| {
-            let (normed, scratch) = scratch.split_at_mut(n * width);
-            let (gated, scratch) = scratch.split_at_mut(n * inner);
-            let (gate, up) = scratch.split_at_mut(n * piece);
-            apply(block.role(Role::Output), mixed, n, normed, schedule.share_outputs);
-            add_assign(h, normed);
-            rms_norm_rows(h, block.mlp_norm(), c.rms_norm_eps, normed);
-            if let Some(seen) = seen_in {
-                seen.copy_from_slice(normed);
-            }
-            if last == Some(InputGroup::MlpIn) {
-                return;
-            }
-            if let Some(rounding) = activations.input(InputGroup::MlpIn) {
-                rounding.round_rows(normed, width);
-            }
-            let (w_gate, w_up) = (block.role(Role::Gate), block.role(Role::Up));
-            if schedule.share_outputs {
-                apply(w_gate, normed, n, gate, true);
-                apply(w_up, normed, n, up, true);
-                silu_multiply(gate, up, gated);
-            } else {
-                for first in (0..w_gate.weight.panel_count()).step_by(GATE_PANELS) {
-                    let panels = GATE_PANELS.min(w_gate.weight.panel_count() - first);
-                    let from = first * PANEL;
-                    let columns = (panels * PANEL).min(inner - from);
-                    for (linear, out) in [(w_gate, &mut *gate), (w_up, &mut *up)] {
-                        linear.weight.multiply_panels(normed, n, first, panels, out, columns);
-                        add_bias(linear.bias().map(|b| &b[from..from + columns]), &mut out[..n * columns]);
-                    }
-                    for r in 0..n {
-                        let tile = r * columns..(r + 1) * columns;
-                        silu_multiply(
-                            &gate[tile.clone()],
-                            &up[tile],
-                            &mut gated[r * inner + from..][..columns],
-                        );
-                    }
+    // Output projection, norm, feed-forward part.
+    let feed_forward =
+        |h: &mut [f32], mixed: &[f32], seen_in: Option<&mut [f32]>, seen_out: Option<&mut [f32]>| {
+            let n = h.len() / width;
+            let inner = c.intermediate_size;
+            // With all outputs shared among threads the gate is formed in one piece.
+            let piece = if schedule.share_outputs { inner } else { (GATE_PANELS * PANEL).min(inner) };
+            with_scratch(n * (width + inner + 2 * piece), |scratch| {
+                let (normed, scratch) = scratch.split_at_mut(n * width);
+                let (gated, scratch) = scratch.split_at_mut(n * inner);
+                apply(block.role(Role::Output), mixed, n, normed, schedule.share_outputs);
+                add_assign(h, normed);
+                if norms_first {
+                    block.mlp_norm().apply(h, normed);
+                } else {
+                    block.attention_norm().apply(h, normed);
+                    h.copy_from_slice(normed);
                 }
-            }
-            if let Some(seen) = seen_out {
-                seen.copy_from_slice(gated);
-            }
-            if last == Some(InputGroup::MlpOut) {
-                return;
-            }
-            if let Some(rounding) = activations.input(InputGroup::MlpOut) {
-                rounding.round_rows(gated, inner);
-            }
-            apply(block.role(Role::Down), gated, n, normed, schedule.share_outputs);
-            add_assign(h, normed);
-        });
-    };
+                if let Some(seen) = seen_in {
+                    seen.copy_from_slice(normed);
+                }
+                if last == Some(InputGroup::MlpIn) {
+                    return;
+                }
+                if let Some(rounding) = activations.input(InputGroup::MlpIn) {
+                    rounding.round_rows(normed, width);
+                }
+                run_inner(block, normed, n, gated, scratch, schedule.share_outputs);
+                if let Some(seen) = seen_out {
+                    seen.copy_from_slice(gated);
+                }
+                if last == Some(InputGroup::MlpOut) {
+                    return;
+                }
+                if let Some(rounding) = activations.input(InputGroup::MlpOut) {
+                    rounding.round_rows(gated, inner);
+                }
+                apply(block.role(Role::Down), gated, n, normed, schedule.share_outputs);
+                add_assign(h, normed);
+                if !norms_first {
+                    block.mlp_norm().apply(h, normed);
+                    h.copy_from_slice(normed);
+                }
+            });
+        };
     let seen_in = capture_chunks(mlp_in, width, rows, schedule);
     let seen_out = capture_chunks(mlp_out, c.intermediate_size, rows, schedule);
     hidden

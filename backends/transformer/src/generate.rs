@@ -80,7 +80,7 @@ pub fn generate(
     options: &GenerateOptions,
     progress: &mut dyn FnMut(usize) -> ControlFlow<()>,
 ) -> Result<(Vec<Generation>, GenerateTiming)> {
-    let limit = model.config().max_position_embeddings;
+    let limit = model.architecture().max_position_embeddings;
     for (i, prompt) in prompts.iter().enumerate() {
         if prompt.is_empty() || prompt.len() > limit {
             return Err(Error::argument(
@@ -146,7 +146,7 @@ pub fn generate(
 fn step(model: &Model, batch: &Batch, caches: &mut [KeyValueCache], sequences: &[usize]) -> Result<Vec<u32>> {
     let store: Vec<(usize, usize)> = sequences.iter().copied().enumerate().collect();
     let hidden = model.forward(batch, caches, &store)?;
-    let width = model.config().hidden_size;
+    let width = model.architecture().hidden_size;
     let mut rows = Vec::with_capacity(sequences.len() * width);
     for segment in &batch.segments {
         rows.extend_from_slice(&hidden[(segment.first_row + segment.len - 1) * width..][..width]);

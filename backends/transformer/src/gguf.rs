@@ -9,11 +9,13 @@ use llmcb_model_files::gguf::{GgufTensor, GgufWriter, MetadataValue as M, blocks
 use llmcb_model_files::packed::{FloatType, IntegerMatrix};
 use llmcb_model_files::{Encoding, GgmlType};
 
-use crate::block::{Block, Role, tensor_name};
-use crate::checkpoint::{common_shape, shapes_of};
-use crate::config::RopeScaling;
-use crate::model::{EMBEDDING, FINAL_NORM, OUTPUT_HEAD};
-use crate::{Error, LlamaConfig, Model, Result, StorageType};
+use crate::architecture::{RopeScaling, Rotary};
+use crate::block::StoredLinear;
+use crate::checkpoint::common_shape;
+use crate::families::GgufFamily;
+use crate::formats::BlockStore;
+use crate::layout::{OuterTensor, Role};
+use crate::{Architecture, Error, Model, Result, StorageType};
 
 /// Name of the file in a checkpoint's directory.
 pub const GGUF_FILE: &str = "model.gguf";
@@ -85,28 +87,49 @@ pub struct GgufSummary {
 pub fn write_gguf(
     directory: &Path,
     model: &Model,
-    blocks: &[Block],
+    blocks: &dyn BlockStore,
     kind: GgufType,
     outside: StorageType,
 ) -> Result<GgufSummary> {
-    let shapes = shapes_of(blocks);
+    let Some(family) = model.architecture().family.gguf else {
+        return Err(Error::argument(
+            format!("format `gguf:{}`", kind.name()),
+            format!(
+                "models of type `{}` cannot be stored in it here; choose `dense` or another format",
+                model.architecture().model_type
+            ),
+        ));
+    };
+    let mut shapes = Vec::new();
+    for index in 0..blocks.count() {
+        shapes.push(blocks.block(index)?.architecture().block_shape());
+    }
     let Some(shape) = common_shape(&shapes) else {
         return Err(Error::argument(
             format!("format `gguf:{}`", kind.name()),
             "blocks differ in their numbers of heads or channels, for which such a file has no words; choose `dense`",
         ));
     };
-    let config = &model.config().with_shape(shape);
-    let mut tensors =
-        vec![plan(EMBEDDING, &[config.vocab_size, config.hidden_size], outside.float().encoding())?];
-    let rope_factors = rope_factors(model);
-    for (index, block) in blocks.iter().enumerate() {
+    let config = &model.architecture().with_shape(shape);
+    let names = config.family.names;
+    let outer: Vec<(OuterTensor, String, Vec<usize>)> = OuterTensor::of(config).collect();
+    let plan_outer = |(tensor, name, shape): &(OuterTensor, String, Vec<usize>)| {
+        let encoding = match tensor {
+            OuterTensor::FinalNorm => Encoding::F32,
+            _ => outside.float().encoding(),
+        };
+        plan(name, shape, encoding)
+    };
+    let mut tensors = outer.iter().take(1).map(plan_outer).collect::<Result<Vec<_>>>()?;
+    let rope_factors = rope_factors(config);
+    for index in 0..blocks.count() {
+        let block = blocks.block(index)?;
         for name in block.tensor_names() {
             let owner = name.strip_suffix(".weight").and_then(|owner| block.linear(owner).ok());
-            let full = format!("model.layers.{index}.{name}");
+            let full = names.in_block(index, &name);
             tensors.push(match owner {
                 Some(linear) => {
-                    let shape = [linear.weight.outputs(), linear.weight.inputs()];
+                    let shape = [linear.outputs(), linear.inputs()];
                     if kind != GgufType::F16 && !shape[1].is_multiple_of(blocks::BLOCK) {
                         return Err(Error::argument(
                             format!("format `gguf:{}`", kind.name()),
@@ -123,45 +146,47 @@ pub fn write_gguf(
             });
         }
     }
-    tensors.push(plan(FINAL_NORM, &[config.hidden_size], Encoding::F32)?);
-    if !config.tie_word_embeddings {
-        tensors.push(plan(
-            OUTPUT_HEAD,
-            &[config.vocab_size, config.hidden_size],
-            outside.float().encoding(),
-        )?);
+    for after in outer.iter().skip(1) {
+        tensors.push(plan_outer(after)?);
     }
     if let Some(factors) = &rope_factors {
         let (name, shape) = ("rope_freqs.weight".to_owned(), vec![factors.len()]);
         tensors.push(GgufTensor { name, shape, encoding: Encoding::F32 });
     }
     let path = directory.join(GGUF_FILE);
-    let mut writer = GgufWriter::create(&path, &metadata(model, config, kind)?, &tensors)?;
+    let mut writer = GgufWriter::create(&path, &metadata(model, config, family, kind)?, &tensors)?;
     let mut at = 0..;
     let mut put = |bytes: Vec<u8>| -> Result<()> {
         let index = at.next().unwrap_or(usize::MAX);
         Ok(writer.write(index, &bytes)?)
     };
-    let load = |name: &str| model.source().load(name).map_err(|e| e.of_model(model.name()));
-    put(floats(&load(EMBEDDING)?, outside.float(), EMBEDDING)?)?;
+    let outer_bytes = |(tensor, name, _): &(OuterTensor, String, Vec<usize>)| -> Result<Vec<u8>> {
+        let float = if *tensor == OuterTensor::FinalNorm { FloatType::F32 } else { outside.float() };
+        floats(&model.outer(*tensor)?.unwrap_or_default(), float, name)
+    };
+    for before in outer.iter().take(1) {
+        put(outer_bytes(before)?)?;
+    }
     let mut summary = GgufSummary::default();
-    for (index, block) in blocks.iter().enumerate() {
+    for index in 0..blocks.count() {
+        let block = blocks.block(index)?;
         for name in block.tensor_names() {
             let (owner, is_weight) = match name.rsplit_once('.') {
                 Some((owner, kind)) => (owner, kind == "weight"),
                 None => (name.as_str(), false),
             };
-            let heads = match owner {
-                _ if config.architecture == "qwen2" => None,
-                owner if owner == Role::Query.name() => Some(config.num_attention_heads),
-                owner if owner == Role::Key.name() => Some(config.num_key_value_heads),
+            let roles = names.linear(owner).map_or(&[][..], |linear| linear.roles);
+            let heads = match roles {
+                _ if !family.interleaved => None,
+                [Role::Query] => Some(config.num_attention_heads),
+                [Role::Key] => Some(config.num_key_value_heads),
                 _ => None,
             };
             let order = |rows: usize| heads.map(|heads| interleaved(rows, heads));
-            let full = tensor_name(index, owner, if is_weight { "weight" } else { "bias" });
+            let full = names.in_block(index, &name);
             match block.linear(owner).ok().filter(|_| is_weight) {
                 Some(linear) => {
-                    let order = order(linear.weight.outputs());
+                    let order = order(linear.outputs());
                     put(weight(linear, kind, order.as_deref(), &full, &mut summary)?)?;
                 }
                 None => {
@@ -175,9 +200,8 @@ pub fn write_gguf(
             }
         }
     }
-    put(floats(&load(FINAL_NORM)?, FloatType::F32, FINAL_NORM)?)?;
-    if !config.tie_word_embeddings {
-        put(floats(&load(OUTPUT_HEAD)?, outside.float(), OUTPUT_HEAD)?)?;
+    for after in outer.iter().skip(1) {
+        put(outer_bytes(after)?)?;
     }
     if let Some(factors) = &rope_factors {
         put(floats(factors, FloatType::F32, "rope_freqs.weight")?)?;
@@ -224,7 +248,7 @@ fn floats(values: &[f32], kind: FloatType, name: &str) -> Result<Vec<u8>> {
 
 /// The bytes of a linear's weight, its rows in another order if need be.
 fn weight(
-    linear: &crate::Linear,
+    linear: StoredLinear<'_>,
     kind: GgufType,
     order: Option<&[usize]>,
     name: &str,
@@ -237,8 +261,7 @@ fn weight(
         *(if exact { &mut summary.exact } else { &mut summary.rounded }) += 1;
         return floats(&values, FloatType::F16, name);
     };
-    if let Some(codes) = linear.integers() {
-        let matrix = codes.to_matrix();
+    if let Some(matrix) = linear.integers() {
         let matrix = match order {
             Some(order) => IntegerMatrix {
                 codes: rows_in_order(&matrix.codes, order),
@@ -267,21 +290,16 @@ fn weight(
 }
 
 /// What llama.cpp divides rotary frequencies by, where LLaMA 3's scaling does.
-fn rope_factors(model: &Model) -> Option<Vec<f32>> {
-    let config = model.config();
-    matches!(config.rope_scaling, RopeScaling::Llama3 { .. }).then(|| {
-        let plain = crate::LlamaConfig { rope_scaling: RopeScaling::Default, ..config.clone() };
-        plain
-            .rope_frequencies()
-            .iter()
-            .zip(config.rope_frequencies())
-            .map(|(plain, scaled)| plain / scaled)
-            .collect()
+fn rope_factors(architecture: &Architecture) -> Option<Vec<f32>> {
+    let rotary = architecture.rotary()?;
+    matches!(rotary.scaling, RopeScaling::Llama3 { .. }).then(|| {
+        let plain = Rotary { scaling: RopeScaling::Default, ..*rotary }.frequencies();
+        plain.iter().zip(rotary.frequencies()).map(|(plain, scaled)| plain / scaled).collect()
     })
 }
 
-fn metadata(model: &Model, c: &LlamaConfig, kind: GgufType) -> Result<Vec<(String, M)>> {
-    let architecture = if c.architecture == "qwen2" { "qwen2" } else { "llama" };
+fn metadata(model: &Model, c: &Architecture, family: GgufFamily, kind: GgufType) -> Result<Vec<(String, M)>> {
+    let architecture = family.architecture;
     let number = |n: usize| M::U32(u32::try_from(n).unwrap_or(u32::MAX));
     let mut all: Vec<(String, M)> = vec![
         ("general.architecture".to_owned(), M::Text(architecture.to_owned())),
@@ -298,14 +316,16 @@ fn metadata(model: &Model, c: &LlamaConfig, kind: GgufType) -> Result<Vec<(Strin
     set("attention.head_count_kv", number(c.num_key_value_heads));
     set("attention.key_length", number(c.head_dim));
     set("attention.value_length", number(c.head_dim));
-    set("attention.layer_norm_rms_epsilon", M::F32(c.rms_norm_eps));
-    set("rope.freq_base", M::F32(c.rope_theta as f32));
-    set("rope.dimension_count", number(c.head_dim));
-    set("vocab_size", number(c.vocab_size));
-    if let RopeScaling::Linear { factor } = c.rope_scaling {
-        set("rope.scaling.type", M::Text("linear".to_owned()));
-        set("rope.scaling.factor", M::F32(factor as f32));
+    set("attention.layer_norm_rms_epsilon", M::F32(c.norm_eps));
+    if let Some(rotary) = c.rotary() {
+        set("rope.freq_base", M::F32(rotary.theta as f32));
+        set("rope.dimension_count", number(rotary.width));
+        if let RopeScaling::Linear { factor } = rotary.scaling {
+            set("rope.scaling.type", M::Text("linear".to_owned()));
+            set("rope.scaling.factor", M::F32(factor as f32));
+        }
     }
+    set("vocab_size", number(c.vocab_size));
     let files = model.files().ok_or_else(|| {
         Error::argument(
             "format `gguf`",

@@ -6,16 +6,19 @@ use candle_core::backprop::GradStore;
 use candle_core::{D, Device, Tensor, Var};
 
 use crate::activation::{ActivationQuantization, ActivationSite, Activations};
-use crate::block::{ATTENTION_NORM, Block, InputGroup, MLP_NORM, Role};
-use crate::{Error, LlamaConfig, Model, Result};
+use crate::architecture::{FeedForward, NormKind, NormOrder};
+use crate::block::Block;
+use crate::layout::{InputGroup, Role};
+use crate::{Architecture, Error, Model, Result};
 
 /// One block with some of its tensors as variables.
 pub(crate) struct BlockGraph<'a> {
     model: &'a Model,
-    config: LlamaConfig,
+    architecture: Architecture,
     activations: Activations,
-    norms: [Tensor; 2],
-    linears: Vec<(Tensor, Option<Tensor>)>,
+    norms: [NormGraph; 2],
+    /// By [`Role`]; of a gate that there is not, nothing.
+    matrices: [Option<(Tensor, Option<Tensor>)>; 7],
     variables: Vec<Var>,
 }
 
@@ -35,21 +38,35 @@ impl<'a> BlockGraph<'a> {
                 }
             }
         };
-        let mut linears = Vec::new();
-        for role in Role::ALL {
-            let (outputs, inputs) = role.shape(block.config());
-            let weight = tensor(&format!("{}.weight", role.name()), &[outputs, inputs])?;
-            let bias = match block.role(role).bias() {
-                Some(_) => Some(tensor(&format!("{}.bias", role.name()), &[outputs])?),
-                None => None,
+        let architecture = block.architecture().clone();
+        let names = architecture.family.names;
+        let mut matrices = [const { None }; 7];
+        for linear in names.linears {
+            let (outputs, inputs) = linear.shape(&architecture);
+            let weight = tensor(&format!("{}.weight", linear.name), &[outputs, inputs])?;
+            let bias = if linear.has_bias(&architecture) {
+                Some(tensor(&format!("{}.bias", linear.name), &[outputs])?)
+            } else {
+                None
             };
-            linears.push((weight, bias));
+            let mut first = 0;
+            for role in linear.roles {
+                let rows = role.shape(&architecture).0;
+                let own = bias.as_ref().map(|bias| bias.narrow(0, first, rows)).transpose()?;
+                matrices[*role as usize] = Some((weight.narrow(0, first, rows)?, own));
+                first += rows;
+            }
         }
-        let width = block.config().hidden_size;
-        let norms = [
-            tensor(&format!("{ATTENTION_NORM}.weight"), &[width])?,
-            tensor(&format!("{MLP_NORM}.weight"), &[width])?,
-        ];
+        let width = architecture.hidden_size;
+        let mut norm = |name: &str| -> Result<NormGraph> {
+            let bias = match architecture.norm {
+                NormKind::Rms => None,
+                NormKind::Layer => Some(tensor(&format!("{name}.bias"), &[width])?),
+            };
+            let weight = tensor(&format!("{name}.weight"), &[width])?;
+            Ok(NormGraph { weight, bias, eps: architecture.norm_eps })
+        };
+        let norms = [norm(names.norms[0])?, norm(names.norms[1])?];
         let found = found.into_iter().zip(variables).map(|(variable, name)| {
             // A name that is none of the block's tensors, or was given twice.
             variable.ok_or_else(|| match block.tensor(name) {
@@ -58,8 +75,7 @@ impl<'a> BlockGraph<'a> {
             })
         });
         let variables = found.collect::<Result<Vec<Var>>>()?;
-        let (config, activations) = (block.config().clone(), *block.activations());
-        Ok(Self { model, config, activations, norms, linears, variables })
+        Ok(Self { model, architecture, activations: *block.activations(), norms, matrices, variables })
     }
 
     /// Sum of squared differences between the block's outputs on one window and `target`, both `[tokens, hidden size]`, and its gradients with respect
@@ -90,7 +106,7 @@ impl<'a> BlockGraph<'a> {
     }
 
     fn shape(&self, rows: &[f32]) -> (usize, usize) {
-        let width = self.config.hidden_size;
+        let width = self.architecture.hidden_size;
         (rows.len() / width, width)
     }
 
@@ -99,7 +115,9 @@ impl<'a> BlockGraph<'a> {
     }
 
     fn linear(&self, role: Role, x: &Tensor) -> candle_core::Result<Tensor> {
-        let (weight, bias) = &self.linears[role as usize];
+        let Some((weight, bias)) = &self.matrices[role as usize] else {
+            candle_core::bail!("a block of this family has no such matrix");
+        };
         let y = x.matmul(&weight.t()?)?;
         match bias {
             Some(bias) => y.broadcast_add(bias),
@@ -128,32 +146,12 @@ impl<'a> BlockGraph<'a> {
         self.round(ActivationSite::Input(group), x)
     }
 
-    fn norm(&self, weight: &Tensor, x: &Tensor) -> candle_core::Result<Tensor> {
-        rms_norm(x, weight, self.config.rms_norm_eps)
-    }
-
     /// The block on one window, `[tokens, hidden size]`.
     pub(crate) fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
-        let c = &self.config;
+        let c = &self.architecture;
+        let norms_first = c.norm_order == NormOrder::Before;
         let tokens = x.dim(0)?;
-        let half = c.head_dim / 2;
-        let rope = self.model.rope(tokens);
-        let mut cos = Vec::with_capacity(tokens * half);
-        let mut sin = Vec::with_capacity(tokens * half);
-        for position in 0..tokens {
-            let (c, s) = rope.at(position);
-            cos.extend_from_slice(c);
-            sin.extend_from_slice(s);
-        }
-        let cos = Tensor::from_vec(cos, (1, tokens, half), &Device::Cpu)?;
-        let sin = Tensor::from_vec(sin, (1, tokens, half), &Device::Cpu)?;
-        let rotate = |x: &Tensor| -> candle_core::Result<Tensor> {
-            let low = x.narrow(2, 0, half)?;
-            let high = x.narrow(2, half, half)?;
-            let turned_low = (low.broadcast_mul(&cos)? - high.broadcast_mul(&sin)?)?;
-            let turned_high = (high.broadcast_mul(&cos)? + low.broadcast_mul(&sin)?)?;
-            Tensor::cat(&[turned_low, turned_high], 2)
-        };
+        let rotate = self.rotation(tokens)?;
         let split = |x: Tensor, heads: usize| -> candle_core::Result<Tensor> {
             x.reshape((tokens, heads, c.head_dim))?.transpose(0, 1)?.contiguous()
         };
@@ -165,7 +163,8 @@ impl<'a> BlockGraph<'a> {
                 .contiguous()?
                 .reshape((heads, tokens, c.head_dim))
         };
-        let normed = self.read(InputGroup::AttnIn, self.norm(&self.norms[0], x)?)?;
+        let normed = if norms_first { self.norms[0].apply(x)? } else { x.clone() };
+        let normed = self.read(InputGroup::AttnIn, normed)?;
         let q = self.round(ActivationSite::QueryOutputs, self.linear(Role::Query, &normed)?)?;
         let q = self.round(ActivationSite::Queries, rotate(&split(q, heads)?)?)?;
         let k = self.round(ActivationSite::KeyOutputs, self.linear(Role::Key, &normed)?)?;
@@ -185,14 +184,91 @@ impl<'a> BlockGraph<'a> {
         let mixed = weights.matmul(&v)?.transpose(0, 1)?.contiguous()?.reshape((tokens, c.query_width()))?;
         let mixed = self.read(InputGroup::AttnOut, mixed)?;
         let x = (x + self.linear(Role::Output, &mixed)?)?;
-        let normed = self.read(InputGroup::MlpIn, self.norm(&self.norms[1], &x)?)?;
-        let gated = (self.linear(Role::Gate, &normed)?.silu()? * self.linear(Role::Up, &normed)?)?;
-        &x + self.linear(Role::Down, &self.read(InputGroup::MlpOut, gated)?)?
+        let (x, normed) = if norms_first {
+            let normed = self.norms[1].apply(&x)?;
+            (x, normed)
+        } else {
+            let normed = self.norms[0].apply(&x)?;
+            (normed.clone(), normed)
+        };
+        let normed = self.read(InputGroup::MlpIn, normed)?;
+        let up = self.linear(Role::Up, &normed)?;
+        let inner = match c.feed_forward {
+            FeedForward::GatedSilu => (self.linear(Role::Gate, &normed)?.silu()? * up)?,
+            FeedForward::Relu => up.relu()?,
+        };
+        let x = (&x + self.linear(Role::Down, &self.read(InputGroup::MlpOut, inner)?)?)?;
+        if norms_first { Ok(x) } else { self.norms[1].apply(&x) }
+    }
+
+    /// What turns queries and keys, `[heads, tokens, head width]`, to their positions.
+    fn rotation(
+        &self,
+        tokens: usize,
+    ) -> candle_core::Result<impl Fn(&Tensor) -> candle_core::Result<Tensor>> {
+        let turned = match (self.architecture.rotary(), self.model.rope(tokens)) {
+            (Some(rotary), Some(rope)) => {
+                let half = rotary.width / 2;
+                let (mut cos, mut sin) = (Vec::new(), Vec::new());
+                for position in 0..tokens {
+                    let (c, s) = rope.at(position);
+                    cos.extend_from_slice(c);
+                    sin.extend_from_slice(s);
+                }
+                let cos = Tensor::from_vec(cos, (1, tokens, half), &Device::Cpu)?;
+                let sin = Tensor::from_vec(sin, (1, tokens, half), &Device::Cpu)?;
+                Some((half, rotary.interleaved, cos, sin))
+            }
+            _ => None,
+        };
+        Ok(move |x: &Tensor| {
+            let Some((half, interleaved, cos, sin)) = &turned else { return Ok(x.clone()) };
+            let half = *half;
+            let (heads, tokens, width) = x.dims3()?;
+            let part = x.narrow(2, 0, 2 * half)?;
+            let (low, high) = if *interleaved {
+                let pairs = part.contiguous()?.reshape((heads, tokens, half, 2))?;
+                (pairs.narrow(3, 0, 1)?.squeeze(3)?, pairs.narrow(3, 1, 1)?.squeeze(3)?)
+            } else {
+                (part.narrow(2, 0, half)?, part.narrow(2, half, half)?)
+            };
+            let turned_low = (low.broadcast_mul(cos)? - high.broadcast_mul(sin)?)?;
+            let turned_high = (high.broadcast_mul(cos)? + low.broadcast_mul(sin)?)?;
+            let turned = if *interleaved {
+                let pairs = Tensor::cat(&[turned_low.unsqueeze(3)?, turned_high.unsqueeze(3)?], 3)?;
+                pairs.reshape((heads, tokens, 2 * half))?
+            } else {
+                Tensor::cat(&[turned_low, turned_high], 2)?
+            };
+            match width - 2 * half {
+                0 => Ok(turned),
+                rest => Tensor::cat(&[turned, x.narrow(2, 2 * half, rest)?], 2),
+            }
+        })
+    }
+}
+
+/// A norm in candle's operations.
+pub(crate) struct NormGraph {
+    pub weight: Tensor,
+    pub bias: Option<Tensor>,
+    pub eps: f32,
+}
+
+impl NormGraph {
+    pub(crate) fn apply(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        match &self.bias {
+            None => rms_norm(x, &self.weight, self.eps),
+            Some(bias) => {
+                let off = x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?;
+                rms_norm(&off, &self.weight, self.eps)?.broadcast_add(bias)
+            }
+        }
     }
 }
 
 /// Rows divided by their root mean square, times `weight`.
-pub(crate) fn rms_norm(x: &Tensor, weight: &Tensor, eps: f32) -> candle_core::Result<Tensor> {
+fn rms_norm(x: &Tensor, weight: &Tensor, eps: f32) -> candle_core::Result<Tensor> {
     let mean = x.sqr()?.mean_keepdim(D::Minus1)?;
     let root = (mean + f64::from(eps))?.sqrt()?;
     x.broadcast_div(&root)?.broadcast_mul(weight)

@@ -1,4 +1,4 @@
-//! The last norm and the output head, without ever holding the logits of many positions.
+//! The last norm, projection and output head, without ever holding the logits of many positions.
 //!
 //! Logits are formed tile by tile; of each tile only its maximum, the sum of exponentials and the logits asked for are kept. Tiles
 //! are put together in order in double precision, so the result does not depend on how they were shared among threads.
@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use crate::kernels::{PANEL, PackedMatrix, RowStatistics, rms_norm_rows, row_statistics};
+use crate::kernels::{PANEL, PackedMatrix, RowStatistics, row_statistics};
+use crate::norm::Norm;
 use crate::scratch::with_scratch;
 
 /// Panels of one tile: 512 tokens of the vocabulary.
@@ -16,11 +17,13 @@ const TILE_PANELS: usize = 32;
 /// Most rows of a task.
 const TASK_ROWS: usize = 66;
 
-/// The last norm and the output head.
+/// The last norm, the projection and the output head.
 #[derive(Debug)]
 pub(crate) struct Head {
-    pub norm: Vec<f32>,
-    pub eps: f32,
+    /// Where there is one.
+    pub norm: Option<Norm>,
+    /// To the width that the head reads, where that is another than the residual stream's.
+    pub project: Option<PackedMatrix>,
     pub weight: Arc<PackedMatrix>,
 }
 
@@ -43,20 +46,33 @@ pub(crate) struct Target {
 }
 
 impl Head {
-    fn normalise(&self, hidden: &[f32]) -> Vec<f32> {
-        let mut normed = vec![0f32; hidden.len()];
-        let piece = self.norm.len() * 32;
-        normed
-            .par_chunks_mut(piece)
-            .zip(hidden.par_chunks(piece))
-            .for_each(|(y, x)| rms_norm_rows(x, &self.norm, self.eps, y));
-        normed
+    /// What the head's weight reads.
+    fn prepare(&self, hidden: &[f32]) -> Vec<f32> {
+        let normed = match &self.norm {
+            None => hidden.to_vec(),
+            Some(norm) => {
+                let mut normed = vec![0f32; hidden.len()];
+                let piece = norm.weight.len() * 32;
+                let pieces = normed.par_chunks_mut(piece).zip(hidden.par_chunks(piece));
+                pieces.for_each(|(y, x)| norm.apply(x, y));
+                normed
+            }
+        };
+        match &self.project {
+            None => normed,
+            Some(project) => {
+                let rows = normed.len() / project.inputs();
+                let mut projected = vec![0f32; rows * project.outputs()];
+                project.multiply_parallel(&normed, rows, &mut projected);
+                projected
+            }
+        }
     }
 
     /// All logits, `[rows, vocabulary]`, of `hidden`, `[rows, hidden size]`.
     pub(crate) fn logits(&self, hidden: &[f32]) -> Vec<f32> {
-        let normed = self.normalise(hidden);
-        let rows = normed.len() / self.norm.len();
+        let normed = self.prepare(hidden);
+        let rows = normed.len() / self.weight.inputs();
         let mut logits = vec![0f32; rows * self.weight.outputs()];
         self.weight.multiply_parallel(&normed, rows, &mut logits);
         logits
@@ -64,12 +80,12 @@ impl Head {
 
     /// The distribution after each row of `hidden` (`[rows, hidden size]`), and the logits of `targets`, which are sorted by row.
     pub(crate) fn score(&self, hidden: &[f32], targets: &[Target]) -> (Vec<Distribution>, Vec<f32>) {
-        let width = self.norm.len();
-        let rows = hidden.len() / width;
-        if rows == 0 {
+        if hidden.is_empty() {
             return (Vec::new(), Vec::new());
         }
-        let normed = self.normalise(hidden);
+        let normed = self.prepare(hidden);
+        let width = self.weight.inputs();
+        let rows = normed.len() / width;
         let threads = rayon::current_num_threads();
         let tile_count = self.weight.panel_count().div_ceil(TILE_PANELS);
         let row_tasks = rows.div_ceil(TASK_ROWS);
@@ -163,8 +179,8 @@ mod tests {
         let value = |i: usize| ((i * 7919) % 2003) as f32 / 700.0 - 1.4;
         let weight: Vec<f32> = (0..width * vocabulary).map(value).collect();
         let head = Head {
-            norm: vec![1.0; width],
-            eps: 1e-5,
+            norm: Some(Norm { weight: Arc::new(vec![1.0; width]), bias: None, eps: 1e-5 }),
+            project: None,
             weight: Arc::new(PackedMatrix::pack(vocabulary, width, &weight)),
         };
         for rows in [1, 5, 200] {

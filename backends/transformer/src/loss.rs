@@ -8,8 +8,9 @@ use candle_core::{D, Device, Tensor, Var};
 
 use crate::batch::Batch;
 use crate::forward::{Capture, Workspace};
-use crate::gradients::{BlockGraph, of_variable, rms_norm};
-use crate::{Block, Error, Model, Result};
+use crate::gradients::{BlockGraph, NormGraph, of_variable};
+use crate::layout::OuterTensor;
+use crate::{Architecture, Block, Error, Model, Result};
 
 /// Rows whose logits are formed at once.
 const HEAD_ROWS: usize = 64;
@@ -28,12 +29,8 @@ pub struct LossGradient {
 pub enum Parameter<'a> {
     /// A tensor of a block, such as `mlp.down_proj.weight`.
     Block(usize, &'a str),
-    /// The embedding, `[vocabulary, hidden size]`; the output head as well, where both are one.
-    Embedding,
-    /// The last norm, `[hidden size]`.
-    Norm,
-    /// An output head of its own, `[vocabulary, hidden size]`.
-    Head,
+    /// One outside the blocks.
+    Outer(OuterTensor),
 }
 
 /// The loss of the model that `blocks` make, over windows, and its gradients with respect to parameters, in their order. Both are means over
@@ -48,7 +45,7 @@ pub fn model_gradients(
     parameters: &[Parameter<'_>],
 ) -> Result<(f64, Vec<Vec<f32>>)> {
     check(windows)?;
-    let tied = model.config().tie_word_embeddings;
+    let architecture = model.architecture();
     for parameter in parameters {
         match parameter {
             Parameter::Block(beyond, name) if *beyond >= blocks.len() => {
@@ -57,17 +54,25 @@ pub fn model_gradients(
                     format!("there are blocks 0 to {}", blocks.len() - 1),
                 ));
             }
-            Parameter::Head if tied => {
+            Parameter::Outer(OuterTensor::Head) if architecture.tie_word_embeddings => {
                 return Err(Error::argument("output head", "it is the embedding in this model"));
+            }
+            Parameter::Outer(tensor) if tensor.shape(architecture).is_none() => {
+                return Err(Error::argument(format!("{tensor:?}"), "this model has none"));
             }
             _ => {}
         }
     }
-    let place = |wanted: Parameter<'_>| parameters.iter().position(|p| *p == wanted);
-    let of_embedding = place(Parameter::Embedding);
-    let of_head = if tied { of_embedding } else { place(Parameter::Head) };
-    let of_norm = place(Parameter::Norm);
-    let head = HeadGraph::new(model.head()?)?;
+    let place = |wanted: OuterTensor| parameters.iter().position(|p| *p == Parameter::Outer(wanted));
+    let stem = Stem::new(model, &place)?;
+    // The head's own tensors, and where their gradients go.
+    let of_head = [
+        place(OuterTensor::FinalNorm),
+        place(OuterTensor::FinalNormBias),
+        place(OuterTensor::ProjectOut),
+        place(if architecture.tie_word_embeddings { OuterTensor::Embedding } else { OuterTensor::Head }),
+    ];
+    let head = HeadGraph::new(model.head()?, architecture)?;
     // Places of each block's tensors among the parameters.
     let mut own: Vec<Vec<(usize, &str)>> = vec![Vec::new(); blocks.len()];
     for (place, parameter) in parameters.iter().enumerate() {
@@ -81,9 +86,9 @@ pub fn model_gradients(
     });
     let graphs = graphs.collect::<Result<Vec<_>>>()?;
     // The first block that is gone back through.
-    let first = match of_embedding {
-        Some(_) => 0,
-        None => own.iter().position(|own| !own.is_empty()).unwrap_or(blocks.len()),
+    let first = match stem.wanted() {
+        true => 0,
+        false => own.iter().position(|own| !own.is_empty()).unwrap_or(blocks.len()),
     };
     let share = 1.0 / windows.len() as f32;
     let mut loss = 0.0;
@@ -98,37 +103,31 @@ pub fn model_gradients(
     for window in windows {
         let mut batch = Batch::default();
         batch.push(window, Vec::new());
-        let mut hidden = model.embed(window)?;
+        let mut hidden = model.embed(window, &batch.positions)?;
         let mut states = Vec::with_capacity(blocks.len());
         for block in blocks {
             states.push(hidden.clone());
             model.run_one(block, &batch, &mut hidden, &mut workspace, &mut Capture::default());
         }
-        let Head { loss: of_window, slopes, norm, weight } =
-            head.loss(&hidden, &window[1..], of_norm.is_some() || of_head.is_some())?;
-        let mut slopes = slopes;
+        let own_of_head = of_head.iter().any(Option::is_some);
+        let HeadSlopes { loss: of_window, mut slopes, own: parts } =
+            head.loss(&hidden, &window[1..], own_of_head)?;
         loss += of_window * f64::from(share);
-        for (place, part) in [(of_norm, norm), (of_head, weight)] {
+        for (place, part) in of_head.into_iter().zip(parts) {
             if let Some(place) = place {
                 add(place, &part);
             }
         }
         for index in (first..blocks.len()).rev() {
-            let of_inputs = index > first || of_embedding.is_some();
+            let of_inputs = index > first || stem.wanted();
             let (inputs, parts) = graphs[index].slopes(&states[index], &slopes, of_inputs)?;
             slopes = inputs;
             for ((place, _), part) in own[index].iter().zip(parts) {
                 add(*place, &part);
             }
         }
-        if let Some(place) = of_embedding {
-            let width = model.config().hidden_size;
-            let mut rows = vec![0f32; model.config().vocab_size * width];
-            for (token, slope) in window.iter().zip(slopes.chunks_exact(width)) {
-                let row = &mut rows[*token as usize * width..][..width];
-                row.iter_mut().zip(slope).for_each(|(sum, g)| *sum += g);
-            }
-            add(place, &rows);
+        if stem.wanted() {
+            stem.slopes(model, window, &slopes, &mut add)?;
         }
     }
     Ok((loss, found))
@@ -168,8 +167,8 @@ impl LossSlopes {
             model.run_batches(&block, batches, &mut hidden, &mut workspace);
             states[index + 1] = hidden;
         }
-        let width = model.config().hidden_size;
-        let head = HeadGraph::new(model.head()?)?;
+        let width = model.architecture().hidden_size;
+        let head = HeadGraph::new(model.head()?, model.architecture())?;
         each_window(windows, width, &mut states[model.block_count()], |window, rows| {
             Ok(head.loss(rows, &window[1..], false)?.slopes)
         })?;
@@ -205,7 +204,7 @@ impl LossSlopes {
         let names: Vec<String> = linears.iter().map(|linear| format!("{linear}.weight")).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let graph = BlockGraph::new(model, block, &names)?;
-        let width = model.config().hidden_size;
+        let width = model.architecture().hidden_size;
         let share = 1.0 / windows.len() as f32;
         let mut found: Vec<LossGradient> = Vec::new();
         let mut first = 0;
@@ -250,47 +249,130 @@ fn each_window(
     Ok(())
 }
 
-/// The last norm and the output head in candle's operations.
-struct HeadGraph {
-    norm: Var,
-    eps: f32,
-    weight: Var,
+/// What lies before the first block, and where its gradients go among the parameters.
+struct Stem {
+    embedding: Option<usize>,
+    positions: Option<usize>,
+    project_in: Option<usize>,
+    /// The weight of the projection, `[hidden size, embedding size]`, where there is one.
+    project: Option<Tensor>,
 }
 
-/// The loss of one window, and its gradients.
-struct Head {
-    loss: f64,
-    /// With respect to the hidden states.
-    slopes: Vec<f32>,
-    /// With respect to the norm and to the head's weight, where wanted.
-    norm: Vec<f32>,
-    weight: Vec<f32>,
-}
-
-impl HeadGraph {
-    fn new(head: &crate::head::Head) -> Result<Self> {
-        let (outputs, inputs) = (head.weight.outputs(), head.weight.inputs());
+impl Stem {
+    fn new(model: &Model, place: &impl Fn(OuterTensor) -> Option<usize>) -> Result<Self> {
+        let shape = OuterTensor::ProjectIn.shape(model.architecture());
+        let project = match (shape, model.outer(OuterTensor::ProjectIn)?) {
+            (Some(shape), Some(values)) => Some(Tensor::from_vec(values, shape, &Device::Cpu)?),
+            _ => None,
+        };
         Ok(Self {
-            norm: Var::from_slice(&head.norm, inputs, &Device::Cpu)?,
-            eps: head.eps,
-            weight: Var::from_vec(head.weight.unpack(), (outputs, inputs), &Device::Cpu)?,
+            embedding: place(OuterTensor::Embedding),
+            positions: place(OuterTensor::Positions),
+            project_in: place(OuterTensor::ProjectIn),
+            project,
         })
     }
 
+    /// Whether any gradient of it is.
+    fn wanted(&self) -> bool {
+        self.embedding.or(self.positions).or(self.project_in).is_some()
+    }
+
+    /// Gradients that follow from those of the first block's inputs, `[tokens, hidden size]`.
+    fn slopes(
+        &self,
+        model: &Model,
+        window: &[u32],
+        slopes: &[f32],
+        add: &mut impl FnMut(usize, &[f32]),
+    ) -> Result<()> {
+        let a = model.architecture();
+        if let (Some(place), Some(rows)) = (self.positions, a.learned_positions()) {
+            let unused = rows - a.max_position_embeddings;
+            let mut all = vec![0f32; rows * a.hidden_size];
+            all[unused * a.hidden_size..][..slopes.len()].copy_from_slice(slopes);
+            add(place, &all);
+        }
+        let mut of_embedded = slopes.to_vec();
+        if let Some(project) = &self.project {
+            let slopes = Tensor::from_slice(slopes, (window.len(), a.hidden_size), &Device::Cpu)?;
+            if let Some(place) = self.project_in {
+                let names = a.family.names;
+                let rows = model.source().load_rows(&OuterTensor::Embedding.name(names), window)?;
+                let embedded = Tensor::from_vec(rows, (window.len(), a.embedding_size), &Device::Cpu)?;
+                let gradient = slopes.t()?.contiguous()?.matmul(&embedded)?;
+                add(place, &gradient.flatten_all()?.to_vec1::<f32>()?);
+            }
+            of_embedded = slopes.matmul(project)?.flatten_all()?.to_vec1()?;
+        }
+        if let Some(place) = self.embedding {
+            let width = a.embedding_size;
+            let mut rows = vec![0f32; a.vocab_size * width];
+            for (token, slope) in window.iter().zip(of_embedded.chunks_exact(width)) {
+                let row = &mut rows[*token as usize * width..][..width];
+                row.iter_mut().zip(slope).for_each(|(sum, g)| *sum += g);
+            }
+            add(place, &rows);
+        }
+        Ok(())
+    }
+}
+
+/// The last norm, the projection and the output head in candle's operations.
+struct HeadGraph {
+    hidden: usize,
+    eps: f32,
+    /// Weight and bias of the norm, the projection, the head; those that there are.
+    own: [Option<Var>; 4],
+}
+
+/// The loss of one window, and its gradients.
+struct HeadSlopes {
+    loss: f64,
+    /// With respect to the hidden states.
+    slopes: Vec<f32>,
+    /// With respect to the head's own tensors, where wanted.
+    own: [Vec<f32>; 4],
+}
+
+impl HeadGraph {
+    fn new(head: &crate::head::Head, a: &Architecture) -> Result<Self> {
+        let vector = |values: &[f32]| Var::from_slice(values, values.len(), &Device::Cpu);
+        let matrix = |m: &crate::kernels::PackedMatrix| {
+            Var::from_vec(m.unpack(), (m.outputs(), m.inputs()), &Device::Cpu)
+        };
+        let norm = head.norm.as_ref();
+        let own = [
+            norm.map(|norm| vector(&norm.weight)).transpose()?,
+            norm.and_then(|norm| norm.bias.as_ref()).map(|bias| vector(bias)).transpose()?,
+            head.project.as_ref().map(matrix).transpose()?,
+            Some(matrix(&head.weight)?),
+        ];
+        Ok(Self { hidden: a.hidden_size, eps: a.norm_eps, own })
+    }
+
     /// Mean over `targets` of `-ln p`, the tokens after each row but the last, and its gradients with respect to `hidden`, `[rows, hidden size]`,
-    /// and where `own` says so to norm and weight.
-    fn loss(&self, hidden: &[f32], targets: &[u32], own: bool) -> Result<Head> {
-        let width = self.weight.dim(1)?;
-        let plain = |variable: &Var| if own { variable.as_tensor().clone() } else { variable.detach() };
-        let (norm, weight) = (plain(&self.norm), plain(&self.weight));
+    /// and where `wanted` to its own tensors.
+    fn loss(&self, hidden: &[f32], targets: &[u32], wanted: bool) -> Result<HeadSlopes> {
+        let plain = |variable: &Var| if wanted { variable.as_tensor().clone() } else { variable.detach() };
+        let [norm, bias, project, weight] = self.own.each_ref().map(|variable| variable.as_ref().map(plain));
+        let norm = norm.map(|weight| NormGraph { weight, bias, eps: self.eps });
         let mut mean = 0.0;
         let mut slopes = Vec::with_capacity(hidden.len());
-        let (mut of_norm, mut of_weight) = (Vec::new(), Vec::new());
-        for (rows, next) in
-            hidden[..targets.len() * width].chunks(HEAD_ROWS * width).zip(targets.chunks(HEAD_ROWS))
+        let mut own = [const { Vec::new() }; 4];
+        for (rows, next) in hidden[..targets.len() * self.hidden]
+            .chunks(HEAD_ROWS * self.hidden)
+            .zip(targets.chunks(HEAD_ROWS))
         {
-            let x = Var::from_slice(rows, (next.len(), width), &Device::Cpu)?;
-            let logits = rms_norm(&x, &norm, self.eps)?.matmul(&weight.t()?)?;
+            let x = Var::from_slice(rows, (next.len(), self.hidden), &Device::Cpu)?;
+            let mut y = x.as_tensor().clone();
+            if let Some(norm) = &norm {
+                y = norm.apply(&y)?;
+            }
+            for matrix in [&project, &weight].into_iter().flatten() {
+                y = y.matmul(&matrix.t()?)?;
+            }
+            let logits = y;
             let largest = logits.max_keepdim(D::Minus1)?.detach();
             let sum = logits.broadcast_sub(&largest)?.exp()?.sum_keepdim(D::Minus1)?;
             let next = Tensor::from_slice(next, (next.len(), 1), &Device::Cpu)?;
@@ -299,8 +381,9 @@ impl HeadGraph {
             mean += f64::from(loss.to_scalar::<f32>()?);
             let gradients = loss.backward()?;
             slopes.extend(of_variable(&gradients, &x)?);
-            if own {
-                for (sum, variable) in [(&mut of_norm, &self.norm), (&mut of_weight, &self.weight)] {
+            if wanted {
+                for (sum, variable) in own.iter_mut().zip(&self.own) {
+                    let Some(variable) = variable else { continue };
                     let part = of_variable(&gradients, variable)?;
                     sum.resize(part.len(), 0.0);
                     sum.iter_mut().zip(part).for_each(|(sum, g): (&mut f32, f32)| *sum += g);
@@ -309,6 +392,6 @@ impl HeadGraph {
         }
         // Nothing is predicted from the last token.
         slopes.resize(hidden.len(), 0.0);
-        Ok(Head { loss: mean, slopes, norm: of_norm, weight: of_weight })
+        Ok(HeadSlopes { loss: mean, slopes, own })
     }
 }

@@ -7,20 +7,17 @@ use llmcb_model_files::ModelFiles;
 use rayon::prelude::*;
 use serde_json::Value;
 
+use crate::architecture::Positions;
 use crate::batch::{Batch, KeyValueCache, LayerKeys};
-use crate::block::{ATTENTION_NORM, Block, BlockInfo, MLP_NORM, Role, tensor_name};
+use crate::block::{Block, BlockInfo};
 use crate::forward::{Capture, Geometry, Workspace, run_block};
 use crate::head::Head;
-use crate::kernels::PackedMatrix;
+use crate::kernels::{PackedMatrix, add_assign};
+use crate::layout::OuterTensor;
+use crate::norm::Norm;
 use crate::rope::RopeTable;
-use crate::{Error, LlamaConfig, Result, TensorSource};
-
-/// Name of the embedding.
-pub const EMBEDDING: &str = "model.embed_tokens.weight";
-/// Name of the last norm.
-pub const FINAL_NORM: &str = "model.norm.weight";
-/// Name of the output head, absent where it is tied to the embedding.
-pub const OUTPUT_HEAD: &str = "lm_head.weight";
+use crate::weights::Aliased;
+use crate::{Architecture, Error, Result, TensorSource};
 
 /// How a model is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -29,25 +26,19 @@ pub struct LoadOptions {
     pub threads: usize,
 }
 
-/// The embedding; in the packed form of the head where both are one.
-#[derive(Debug)]
-enum Embedding {
-    Rows(Vec<f32>),
-    Packed(Arc<PackedMatrix>),
-}
-
 /// A model that is open. Blocks are decoded when they are first wanted.
 pub struct Model {
     name: String,
-    config: LlamaConfig,
+    architecture: Architecture,
     original_config: Value,
     info: BlockInfo,
     source: Arc<dyn TensorSource>,
     files: Option<Arc<ModelFiles>>,
-    embedding: Embedding,
+    /// From the embedding to the residual stream, where they differ in width.
+    project_in: Option<PackedMatrix>,
     head: OnceLock<Head>,
     blocks: Vec<OnceLock<Block>>,
-    rope: Mutex<Arc<RopeTable>>,
+    rope: Option<Mutex<Arc<RopeTable>>>,
     pool: rayon::ThreadPool,
 }
 
@@ -55,7 +46,7 @@ impl std::fmt::Debug for Model {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Model")
             .field("name", &self.name)
-            .field("config", &self.config)
+            .field("architecture", &self.architecture)
             .finish_non_exhaustive()
     }
 }
@@ -92,35 +83,49 @@ impl Model {
         name: String,
         options: &LoadOptions,
     ) -> Result<Self> {
-        let config = LlamaConfig::from_json(&original_config, &name)?;
-        check_shapes(source.as_ref(), &config, &name)?;
+        let architecture = Architecture::from_json(&original_config, &name)?;
+        let source = Aliased::over(source, &architecture);
+        check_shapes(source.as_ref(), &architecture, &name)?;
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(options.threads)
             .thread_name(|i| format!("compute-{i}"))
             .build()
             .map_err(|source| Error::Threads { threads: options.threads, source })?;
-        let rows = source.load(EMBEDDING).map_err(|e| e.of_model(&name))?;
-        let embedding = if config.tie_word_embeddings {
-            Embedding::Packed(Arc::new(PackedMatrix::pack(config.vocab_size, config.hidden_size, &rows)))
-        } else {
-            Embedding::Rows(rows)
-        };
-        let rope = Mutex::new(Arc::new(RopeTable::new(&config, 0)));
-        let info = BlockInfo::new(&config);
-        let blocks = (0..config.num_hidden_layers).map(|_| OnceLock::new()).collect();
-        Ok(Self {
+        let rope = architecture.rotary().map(|rotary| Mutex::new(Arc::new(RopeTable::new(rotary, 0))));
+        let info = BlockInfo::new(&architecture);
+        let blocks = (0..architecture.num_hidden_layers).map(|_| OnceLock::new()).collect();
+        let mut model = Self {
             name,
-            config,
+            architecture,
             original_config,
             info,
             source,
             files: None,
-            embedding,
+            project_in: None,
             head: OnceLock::new(),
             blocks,
             rope,
             pool,
-        })
+        };
+        model.project_in = model.outer_matrix(OuterTensor::ProjectIn)?;
+        Ok(model)
+    }
+
+    /// A tensor outside the blocks; `None` where this model has none.
+    ///
+    /// # Errors
+    /// If it cannot be decoded.
+    pub fn outer(&self, tensor: OuterTensor) -> Result<Option<Vec<f32>>> {
+        if tensor.shape(&self.architecture).is_none() {
+            return Ok(None);
+        }
+        let values = self.source.load(&tensor.name(self.architecture.family.names));
+        values.map(Some).map_err(|e| e.of_model(&self.name))
+    }
+
+    fn outer_matrix(&self, tensor: OuterTensor) -> Result<Option<PackedMatrix>> {
+        let Some(&[outputs, inputs]) = tensor.shape(&self.architecture).as_deref() else { return Ok(None) };
+        Ok(self.outer(tensor)?.map(|values| PackedMatrix::pack(outputs, inputs, &values)))
     }
 
     /// Takes the files of the model that this one was made of, for what lies beside the weights.
@@ -133,9 +138,9 @@ impl Model {
         &self.name
     }
 
-    /// The configuration, typed.
-    pub fn config(&self) -> &LlamaConfig {
-        &self.config
+    /// What the configuration says, typed.
+    pub fn architecture(&self) -> &Architecture {
+        &self.architecture
     }
 
     /// The configuration as it was read.
@@ -160,7 +165,7 @@ impl Model {
 
     /// Number of blocks.
     pub fn block_count(&self) -> usize {
-        self.config.num_hidden_layers
+        self.architecture.num_hidden_layers
     }
 
     /// Number of compute threads.
@@ -210,7 +215,7 @@ impl Model {
 
     /// Block `index` as the files have it, whatever was replaced since.
     fn load_block(&self, index: usize) -> Result<Block> {
-        Block::load(self.source.as_ref(), &self.config, index).map_err(|e| e.of_model(&self.name))
+        Block::load(self.source.as_ref(), &self.architecture, index).map_err(|e| e.of_model(&self.name))
     }
 
     /// Puts another block in place of block `index`, for everything this model computes from now on.
@@ -235,15 +240,18 @@ impl Model {
         if let Some(head) = self.head.get() {
             return Ok(head);
         }
-        let norm = self.source.load(FINAL_NORM).map_err(|e| e.of_model(&self.name))?;
-        let weight = match &self.embedding {
-            Embedding::Packed(weight) => weight.clone(),
-            Embedding::Rows(_) => {
-                let rows = self.source.load(OUTPUT_HEAD).map_err(|e| e.of_model(&self.name))?;
-                Arc::new(PackedMatrix::pack(self.config.vocab_size, self.config.hidden_size, &rows))
-            }
+        let a = &self.architecture;
+        let norm = if a.final_norm {
+            let norm = Norm::load(self.source.as_ref(), a.family.names.final_norm, a, a.hidden_size);
+            Some(norm.map_err(|e| e.of_model(&self.name))?)
+        } else {
+            None
         };
-        let head = Head { norm, eps: self.config.rms_norm_eps, weight };
+        let matrix = if a.tie_word_embeddings { OuterTensor::Embedding } else { OuterTensor::Head };
+        let missing =
+            || Error::MissingTensor { model: self.name.clone(), tensor: matrix.name(a.family.names) };
+        let weight = Arc::new(self.outer_matrix(matrix)?.ok_or_else(missing)?);
+        let head = Head { norm, project: self.outer_matrix(OuterTensor::ProjectOut)?, weight };
         Ok(self.head.get_or_init(|| head))
     }
 
@@ -252,45 +260,73 @@ impl Model {
     /// # Errors
     /// [`Error::Argument`] naming `what` if one is not.
     pub fn check_tokens(&self, tokens: &[u32], what: &str) -> Result<()> {
-        match tokens.iter().find(|&&t| t as usize >= self.config.vocab_size) {
+        match tokens.iter().find(|&&t| t as usize >= self.architecture.vocab_size) {
             None => Ok(()),
             Some(token) => Err(Error::argument(
                 what,
                 format!(
                     "token {token} is beyond the vocabulary of {}; the tokenizer is not this model's",
-                    self.config.vocab_size
+                    self.architecture.vocab_size
                 ),
             )),
         }
     }
 
-    /// Embeds tokens: `[tokens, hidden size]`.
+    /// Embeds tokens at their positions: `[tokens, hidden size]`.
     ///
     /// # Errors
-    /// If a token is not in the vocabulary.
-    pub fn embed(&self, tokens: &[u32]) -> Result<Vec<f32>> {
+    /// If a token is not in the vocabulary, or a position beyond those that the model has learned; if their rows cannot be decoded.
+    pub fn embed(&self, tokens: &[u32], positions: &[u32]) -> Result<Vec<f32>> {
         self.check_tokens(tokens, "tokens")?;
-        let width = self.config.hidden_size;
-        let mut hidden = vec![0f32; tokens.len() * width];
-        self.install(|| {
-            hidden.par_chunks_mut(width).zip(tokens).with_min_len(64).for_each(|(row, &token)| {
-                match &self.embedding {
-                    Embedding::Rows(rows) => row.copy_from_slice(&rows[token as usize * width..][..width]),
-                    Embedding::Packed(packed) => packed.copy_row(token as usize, row),
-                }
-            });
-        });
+        let a = &self.architecture;
+        let names = a.family.names;
+        let rows = |tensor: OuterTensor, rows: &[u32]| {
+            let found = self.install(|| self.source.load_rows(&tensor.name(names), rows));
+            found.map_err(|e| e.of_model(&self.name))
+        };
+        let mut hidden = match self.head.get().filter(|_| a.tie_word_embeddings) {
+            // In memory already.
+            Some(head) => {
+                let mut hidden = vec![0f32; tokens.len() * a.embedding_size];
+                self.install(|| {
+                    let rows = hidden.par_chunks_mut(a.embedding_size).zip(tokens).with_min_len(64);
+                    rows.for_each(|(row, &token)| head.weight.copy_row(token as usize, row));
+                });
+                hidden
+            }
+            None => rows(OuterTensor::Embedding, tokens)?,
+        };
+        if let Some(project) = &self.project_in {
+            let mut projected = vec![0f32; tokens.len() * a.hidden_size];
+            self.install(|| project.multiply_parallel(&hidden, tokens.len(), &mut projected));
+            hidden = projected;
+        }
+        if let Positions::Learned { offset } = a.positions {
+            let limit = a.max_position_embeddings;
+            if let Some(beyond) = positions.iter().find(|&&position| position as usize >= limit) {
+                return Err(Error::argument(
+                    "tokens",
+                    format!(
+                        "one stands at position {beyond}; the model has learned positions 0 to {}",
+                        limit - 1
+                    ),
+                ));
+            }
+            let places: Vec<u32> = positions.iter().map(|&position| position + offset as u32).collect();
+            add_assign(&mut hidden, &rows(OuterTensor::Positions, &places)?);
+        }
         Ok(hidden)
     }
 
-    /// The rotary table for at least so many positions.
-    pub(crate) fn rope(&self, positions: usize) -> Arc<RopeTable> {
+    /// The rotary table for at least so many positions, where queries and keys are turned.
+    pub(crate) fn rope(&self, positions: usize) -> Option<Arc<RopeTable>> {
+        let (table, rotary) = (self.rope.as_ref()?, self.architecture.rotary()?);
         // A thread that panicked while it held the lock left the table whole: it is only ever replaced.
-        let mut table = self.rope.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut table = table.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         if table.positions() < positions {
-            *table = Arc::new(RopeTable::new(&self.config, positions.next_power_of_two()));
+            *table = Arc::new(RopeTable::new(rotary, positions.next_power_of_two()));
         }
-        table.clone()
+        Some(table.clone())
     }
 
     /// Runs a batch through all blocks: `[rows, hidden size]`, before the last norm.
@@ -305,15 +341,15 @@ impl Model {
         caches: &mut [KeyValueCache],
         store: &[(usize, usize)],
     ) -> Result<Vec<f32>> {
-        let mut hidden = self.embed(&batch.tokens)?;
+        let mut hidden = self.embed(&batch.tokens, &batch.positions)?;
         let positions = batch.positions.iter().max().map_or(0, |&p| p as usize + 1);
         let rope = self.rope(positions);
-        let geometry = Geometry { rope: &rope };
+        let geometry = Geometry { rope: rope.as_deref() };
         let mut workspace = Workspace::default();
         let mut capture = Capture::default();
         for index in 0..self.block_count() {
             let block = self.block(index)?;
-            let width = block.config().key_value_width();
+            let width = block.architecture().key_value_width();
             let cached: Vec<&LayerKeys> = caches.iter().map(|cache| &cache.layers[index]).collect();
             self.install(|| {
                 run_block(&geometry, &block, batch, &cached, &mut hidden, &mut workspace, &mut capture);
@@ -343,7 +379,7 @@ impl Model {
     ) {
         let positions = batch.positions.iter().max().map_or(0, |&p| p as usize + 1);
         let rope = self.rope(positions);
-        let geometry = Geometry { rope: &rope };
+        let geometry = Geometry { rope: rope.as_deref() };
         self.install(|| run_block(&geometry, block, batch, &[], hidden, workspace, capture));
     }
 
@@ -357,7 +393,7 @@ impl Model {
     ) {
         let mut rest = hidden;
         for batch in batches {
-            let (rows, after) = rest.split_at_mut(batch.rows() * self.config().hidden_size);
+            let (rows, after) = rest.split_at_mut(batch.rows() * self.architecture.hidden_size);
             self.run_one(block, batch, rows, workspace, &mut Capture::default());
             rest = after;
         }
@@ -369,7 +405,7 @@ impl Model {
     /// # Errors
     /// [`Error::Argument`] for a sequence longer than the model's context; else as [`forward`](Self::forward).
     pub fn log_probabilities(&self, tokens: &[u32]) -> Result<Vec<f32>> {
-        let limit = self.config.max_position_embeddings;
+        let limit = self.architecture.max_position_embeddings;
         if tokens.len() > limit {
             return Err(Error::argument(
                 "tokens",
@@ -380,7 +416,7 @@ impl Model {
             return Ok(Vec::new());
         }
         let mut rows = self.logits(tokens)?;
-        let vocabulary = self.config.vocab_size;
+        let vocabulary = self.architecture.vocab_size;
         self.install(|| {
             rows.par_chunks_mut(vocabulary).for_each(|row| {
                 let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
@@ -406,13 +442,13 @@ impl Model {
 }
 
 /// Whether a bias is all zeros beside packed codes: some writers of GPTQ checkpoints give one to every linear.
-fn is_padding(source: &dyn TensorSource, index: usize, role: Role) -> Result<bool> {
-    let packed = source.contains(&tensor_name(index, role.name(), "qweight"));
-    Ok(packed && source.load(&tensor_name(index, role.name(), "bias"))?.iter().all(|v| *v == 0.0))
+fn is_padding(source: &dyn TensorSource, linear: &str) -> Result<bool> {
+    let packed = source.contains(&format!("{linear}.qweight"));
+    Ok(packed && source.load(&format!("{linear}.bias"))?.iter().all(|v| *v == 0.0))
 }
 
 /// Compares the shape of every tensor with what the configuration makes of it.
-fn check_shapes(source: &dyn TensorSource, config: &LlamaConfig, model: &str) -> Result<()> {
+fn check_shapes(source: &dyn TensorSource, architecture: &Architecture, model: &str) -> Result<()> {
     let check = |name: String, expected: Vec<usize>| -> Result<()> {
         if !source.contains(&name) {
             return Err(Error::MissingTensor { model: model.to_owned(), tensor: name });
@@ -423,20 +459,20 @@ fn check_shapes(source: &dyn TensorSource, config: &LlamaConfig, model: &str) ->
         }
         Ok(())
     };
-    check(EMBEDDING.to_owned(), vec![config.vocab_size, config.hidden_size])?;
-    check(FINAL_NORM.to_owned(), vec![config.hidden_size])?;
-    if !config.tie_word_embeddings {
-        check(OUTPUT_HEAD.to_owned(), vec![config.vocab_size, config.hidden_size])?;
+    for (_, name, shape) in OuterTensor::of(architecture) {
+        check(name, shape)?;
     }
-    for index in 0..config.num_hidden_layers {
-        let config = &config.of_block(index);
-        for role in Role::ALL {
-            let (outputs, inputs) = role.shape(config);
-            check(tensor_name(index, role.name(), "weight"), vec![outputs, inputs])?;
-            let bias = tensor_name(index, role.name(), "bias");
-            if role.has_bias(config) {
+    let names = architecture.family.names;
+    for index in 0..architecture.num_hidden_layers {
+        let architecture = &architecture.of_block(index);
+        for linear in names.linears {
+            let full = names.in_block(index, linear.name);
+            let (outputs, inputs) = linear.shape(architecture);
+            check(format!("{full}.weight"), vec![outputs, inputs])?;
+            let bias = format!("{full}.bias");
+            if linear.has_bias(architecture) {
                 check(bias, vec![outputs])?;
-            } else if source.contains(&bias) && !is_padding(source, index, role)? {
+            } else if source.contains(&bias) && !is_padding(source, &full)? {
                 return Err(Error::Config {
                     model: model.to_owned(),
                     problem: format!(
@@ -446,18 +482,20 @@ fn check_shapes(source: &dyn TensorSource, config: &LlamaConfig, model: &str) ->
                 });
             }
         }
-        for norm in [ATTENTION_NORM, MLP_NORM] {
-            check(tensor_name(index, norm, "weight"), vec![config.hidden_size])?;
+        for norm in names.norms {
+            let full = names.in_block(index, norm);
+            check(format!("{full}.weight"), vec![architecture.hidden_size])?;
+            if architecture.norm.has_bias() {
+                check(format!("{full}.bias"), vec![architecture.hidden_size])?;
+            }
         }
     }
-    let beyond = tensor_name(config.num_hidden_layers, Role::Query.name(), "weight");
-    if source.contains(&beyond) {
+    let count = architecture.num_hidden_layers;
+    let beyond = names.linears.first().map(|linear| format!("{}.weight", names.in_block(count, linear.name)));
+    if let Some(beyond) = beyond.filter(|beyond| source.contains(beyond)) {
         return Err(Error::Config {
             model: model.to_owned(),
-            problem: format!(
-                "`num_hidden_layers` is {}, but there is a tensor `{beyond}`",
-                config.num_hidden_layers
-            ),
+            problem: format!("the configuration has {count} blocks, but there is a tensor `{beyond}`"),
             remedy: "configuration and weights are not of the same model: fetch both again from one place"
                 .to_owned(),
         });

@@ -1,7 +1,8 @@
 //! Removing units from a block: heads of attention, and channels of the feed-forward part, each with all that depends on it.
 
-use crate::block::{Block, Role};
-use crate::{BlockShape, Error, LlamaConfig, Result};
+use crate::block::Block;
+use crate::layout::Role;
+use crate::{Architecture, BlockShape, Error, Result};
 
 /// Units that can be removed from a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -21,11 +22,11 @@ pub enum UnitAxis {
     Inputs,
 }
 
-/// What a linear has of each unit: unit `u` has rows or columns `u * width .. (u + 1) * width`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What a matrix has of each unit: unit `u` has rows or columns `u * width .. (u + 1) * width`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StructurePart {
-    /// Name of the linear inside the block.
-    pub linear: &'static str,
+    /// The matrix.
+    pub role: Role,
     /// Rows or columns.
     pub axis: UnitAxis,
     /// How many for each unit.
@@ -56,35 +57,36 @@ impl Structure {
     }
 
     /// How many units a block of this configuration has.
-    pub fn units(self, config: &LlamaConfig) -> usize {
+    pub fn units(self, architecture: &Architecture) -> usize {
         match self {
-            Structure::Heads => config.num_key_value_heads,
-            Structure::Channels => config.intermediate_size,
+            Structure::Heads => architecture.num_key_value_heads,
+            Structure::Channels => architecture.intermediate_size,
         }
     }
 
-    /// The linears that hold the units.
-    pub fn parts(self, config: &LlamaConfig) -> Vec<StructurePart> {
-        let group = config.num_attention_heads / config.num_key_value_heads;
+    /// The matrices that hold the units.
+    pub fn parts(self, architecture: &Architecture) -> Vec<StructurePart> {
+        let group = architecture.num_attention_heads / architecture.num_key_value_heads;
+        let head = architecture.head_dim;
         let (outputs, inputs) = (UnitAxis::Outputs, UnitAxis::Inputs);
         let parts = match self {
             Structure::Heads => vec![
-                (Role::Query, outputs, group * config.head_dim),
-                (Role::Key, outputs, config.head_dim),
-                (Role::Value, outputs, config.head_dim),
-                (Role::Output, inputs, group * config.head_dim),
+                (Role::Query, outputs, group * head),
+                (Role::Key, outputs, head),
+                (Role::Value, outputs, head),
+                (Role::Output, inputs, group * head),
             ],
             Structure::Channels => {
                 vec![(Role::Gate, outputs, 1), (Role::Up, outputs, 1), (Role::Down, inputs, 1)]
             }
         };
-        let part = |(role, axis, width): (Role, _, _)| StructurePart { linear: role.name(), axis, width };
-        parts.into_iter().map(part).collect()
+        let parts = parts.into_iter().map(|(role, axis, width)| StructurePart { role, axis, width });
+        parts.filter(|part| part.role.shape(architecture).0 > 0).collect()
     }
 
     /// The shape of a block that keeps so many units.
-    fn shape(self, config: &LlamaConfig, units: usize) -> BlockShape {
-        let shape = config.block_shape();
+    fn shape(self, architecture: &Architecture, units: usize) -> BlockShape {
+        let shape = architecture.block_shape();
         match self {
             Structure::Heads => BlockShape {
                 num_attention_heads: units * (shape.num_attention_heads / shape.num_key_value_heads),
@@ -103,7 +105,7 @@ impl Block {
     /// [`Error::Argument`] if no unit is given, one is beyond the last or out of order, or a weight is integer codes.
     pub fn keep_units(&mut self, structure: Structure, units: &[usize]) -> Result<()> {
         let wrong = |problem: String| Error::argument(format!("units of `{}`", structure.name()), problem);
-        let count = structure.units(self.config());
+        let count = structure.units(self.architecture());
         if units.is_empty() {
             return Err(wrong("none is kept; keep at least one".to_owned()));
         }
@@ -113,19 +115,20 @@ impl Block {
         if let Some(beyond) = units.iter().find(|unit| **unit >= count) {
             return Err(wrong(format!("there is no unit {beyond}; the block has {count}")));
         }
-        let parts = structure.parts(self.config());
+        let parts = structure.parts(self.architecture());
         let mut kept = Vec::new();
-        for part in &parts {
-            let linear = self.linear(part.linear)?;
-            if linear.integers().is_some() {
+        for part in parts {
+            let matrix = self.role(part.role);
+            if matrix.weight.integers().is_some() {
+                let name = self.architecture().family.names.holder(part.role, self.architecture());
                 return Err(wrong(format!(
                     "`{}` is integer codes; remove units before rounding",
-                    part.linear
+                    name.map_or("a weight", |(linear, _)| linear.name)
                 )));
             }
-            let columns = linear.weight.inputs();
+            let columns = matrix.weight.inputs();
             let places = |at: &usize| at * part.width..(at + 1) * part.width;
-            let weight = linear.weight();
+            let weight = matrix.weight.unpack();
             let weight: Vec<f32> = match part.axis {
                 UnitAxis::Outputs => {
                     let rows = units.iter().flat_map(places);
@@ -136,18 +139,15 @@ impl Block {
                     rows.flat_map(|row| units.iter().flat_map(places).map(|c| row[c])).collect()
                 }
             };
-            let bias = linear.bias().map(|bias| match part.axis {
+            let bias = matrix.bias().map(|bias| match part.axis {
                 UnitAxis::Outputs => units.iter().flat_map(places).map(|row| bias[row]).collect(),
                 UnitAxis::Inputs => bias.to_vec(),
             });
-            kept.push((part.linear, weight, bias));
+            kept.push((part.role, weight, bias));
         }
-        self.reshape(structure.shape(self.config(), units.len()));
-        for (linear, weight, bias) in kept {
-            self.set_tensor(&format!("{linear}.weight"), weight)?;
-            if let Some(bias) = bias {
-                self.set_tensor(&format!("{linear}.bias"), bias)?;
-            }
+        self.reshape(structure.shape(self.architecture(), units.len()));
+        for (role, weight, bias) in kept {
+            self.set_matrix(role, &weight, bias);
         }
         Ok(())
     }

@@ -1,19 +1,20 @@
-//! Rotary position embedding (Su et al. 2021) in Hugging Face's layout: element `i` of a head turns with element `i + head_dim / 2`.
+//! Turning queries and keys to their positions.
 
-use crate::LlamaConfig;
+use crate::architecture::Rotary;
 
 /// Cosines and sines of all positions up to a length.
 #[derive(Debug, Clone)]
 pub(crate) struct RopeTable {
     pairs: usize,
+    interleaved: bool,
     /// Per position: `pairs` cosines, then `pairs` sines.
     values: Vec<f32>,
 }
 
 impl RopeTable {
     /// The table for positions `0 .. positions`.
-    pub(crate) fn new(config: &LlamaConfig, positions: usize) -> Self {
-        let frequencies = config.rope_frequencies();
+    pub(crate) fn new(rotary: &Rotary, positions: usize) -> Self {
+        let frequencies = rotary.frequencies();
         let pairs = frequencies.len();
         let mut values = Vec::with_capacity(positions * pairs * 2);
         for position in 0..positions {
@@ -21,7 +22,7 @@ impl RopeTable {
             values.extend(frequencies.iter().map(|f| angle(f).cos() as f32));
             values.extend(frequencies.iter().map(|f| angle(f).sin() as f32));
         }
-        Self { pairs, values }
+        Self { pairs, interleaved: rotary.interleaved, values }
     }
 
     /// Number of positions in the table.
@@ -29,7 +30,7 @@ impl RopeTable {
         self.values.len() / (2 * self.pairs)
     }
 
-    /// Cosines and sines of one position, each `[head_dim / 2]`.
+    /// Cosines and sines of one position, each `[pairs]`.
     ///
     /// # Panics
     /// If the position is beyond the table.
@@ -37,15 +38,23 @@ impl RopeTable {
         self.values[position * 2 * self.pairs..][..2 * self.pairs].split_at(self.pairs)
     }
 
-    /// Turns every head of one row (`[heads * head_dim]`) to `position`.
-    pub(crate) fn rotate(&self, row: &mut [f32], position: usize) {
+    /// Turns every head, of `head_dim` numbers, of one row to `position`.
+    pub(crate) fn rotate(&self, row: &mut [f32], head_dim: usize, position: usize) {
         let (cos, sin) = self.at(position);
-        for head in row.chunks_exact_mut(2 * self.pairs) {
-            let (low, high) = head.split_at_mut(self.pairs);
-            for (((a, b), &c), &s) in low.iter_mut().zip(high).zip(cos).zip(sin) {
-                let (x, y) = (*a, *b);
-                *a = x * c - y * s;
-                *b = y * c + x * s;
+        for head in row.chunks_exact_mut(head_dim) {
+            let turned = &mut head[..2 * self.pairs];
+            if self.interleaved {
+                for ((pair, &c), &s) in turned.as_chunks_mut::<2>().0.iter_mut().zip(cos).zip(sin) {
+                    let [x, y] = *pair;
+                    *pair = [x * c - y * s, y * c + x * s];
+                }
+            } else {
+                let (low, high) = turned.split_at_mut(self.pairs);
+                for (((a, b), &c), &s) in low.iter_mut().zip(high).zip(cos).zip(sin) {
+                    let (x, y) = (*a, *b);
+                    *a = x * c - y * s;
+                    *b = y * c + x * s;
+                }
             }
         }
     }

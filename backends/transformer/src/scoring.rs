@@ -112,8 +112,8 @@ impl<'a> Scorer<'a> {
         progress: &mut dyn FnMut(ScoreProgress) -> ControlFlow<()>,
     ) -> Result<Vec<ScoreResult>> {
         let limit = match self.options.max_length {
-            0 => self.model.config().max_position_embeddings,
-            n => n.min(self.model.config().max_position_embeddings),
+            0 => self.model.architecture().max_position_embeddings,
+            n => n.min(self.model.architecture().max_position_embeddings),
         };
         let mut results = Vec::with_capacity(requests.len());
         let mut inputs: Vec<Vec<u32>> = Vec::with_capacity(requests.len());
@@ -243,7 +243,7 @@ impl<'a> Scorer<'a> {
         exact: &mut [Vec<f64>],
         results: &mut [ScoreResult],
     ) -> Result<()> {
-        let width = self.model.config().hidden_size;
+        let width = self.model.architecture().hidden_size;
         let mut rows: Vec<f32> = Vec::new();
         let mut targets: Vec<Target> = Vec::new();
         let mut asked: Vec<Wanted> = Vec::new();

@@ -54,6 +54,14 @@ impl Weight {
         }
     }
 
+    /// How many of its numbers are not zero; codes count in full.
+    pub fn nonzeros(&self) -> usize {
+        match self {
+            Weight::Dense(weight) => weight.nonzeros(),
+            Weight::Integers(weight) => weight.outputs() * weight.inputs(),
+        }
+    }
+
     /// Number of panels of 16 outputs.
     pub fn panel_count(&self) -> usize {
         match self {

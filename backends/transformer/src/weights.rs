@@ -2,13 +2,15 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use candle_core::Device;
 use candle_core::quantized::{GgmlDType, QStorage, QTensor};
 use llmcb_model_files::packed::IntegerMatrix;
 use llmcb_model_files::{Encoding, GgmlType, ModelFiles, StoredTensor};
+use rayon::prelude::*;
 
-use crate::{ActivationQuantization, Error, Result};
+use crate::{ActivationQuantization, Architecture, Error, Result};
 
 /// Where a model's tensors come from.
 pub trait TensorSource: Send + Sync {
@@ -26,6 +28,18 @@ pub trait TensorSource: Send + Sync {
     /// # Errors
     /// If there is no such tensor or it cannot be decoded.
     fn load(&self, name: &str) -> Result<Vec<f32>>;
+
+    /// Some rows of a matrix, in the order given, `[rows, columns]`.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load); [`Error::Tensor`] if it has no such row.
+    fn load_rows(&self, name: &str, rows: &[u32]) -> Result<Vec<f32>> {
+        let shape = self.shape(name)?;
+        let columns = shape.last().copied().unwrap_or_default();
+        check_rows(name, &shape, rows)?;
+        let all = self.load(name)?;
+        Ok(rows.iter().flat_map(|&row| &all[row as usize * columns..][..columns]).copied().collect())
+    }
 
     /// The weight of a linear (`model.layers.0.mlp.up_proj`) that is kept as integer codes; `None` for others.
     ///
@@ -91,6 +105,76 @@ impl TensorSource for MemorySource {
     }
 }
 
+fn check_rows(name: &str, shape: &[usize], rows: &[u32]) -> Result<()> {
+    let count = shape.first().copied().unwrap_or_default();
+    match rows.iter().find(|&&row| row as usize >= count) {
+        None => Ok(()),
+        Some(beyond) => Err(Error::Tensor {
+            model: "weights".to_owned(),
+            tensor: name.to_owned(),
+            problem: format!("there is no row {beyond}; it has {count}"),
+        }),
+    }
+}
+
+/// Tensors whose names begin in another way in the files than in the family's own.
+pub(crate) struct Aliased {
+    source: Arc<dyn TensorSource>,
+    ours: &'static str,
+    theirs: &'static str,
+}
+
+impl Aliased {
+    /// `source` under the family's own names, whichever of its spellings the files have.
+    pub(crate) fn over(source: Arc<dyn TensorSource>, architecture: &Architecture) -> Arc<dyn TensorSource> {
+        let names = architecture.family.names;
+        if source.contains(names.embedding) {
+            return source;
+        }
+        let used = names.aliases.iter().find(|(ours, theirs)| {
+            let rest = names.embedding.strip_prefix(ours);
+            rest.is_some_and(|rest| source.contains(&format!("{theirs}{rest}")))
+        });
+        match used {
+            Some(&(ours, theirs)) => Arc::new(Self { source, ours, theirs }),
+            None => source,
+        }
+    }
+
+    fn theirs<'a>(&self, name: &'a str) -> Cow<'a, str> {
+        match name.strip_prefix(self.ours) {
+            Some(rest) => Cow::Owned(format!("{}{rest}", self.theirs)),
+            None => Cow::Borrowed(name),
+        }
+    }
+}
+
+impl TensorSource for Aliased {
+    fn contains(&self, name: &str) -> bool {
+        self.source.contains(&self.theirs(name))
+    }
+
+    fn shape(&self, name: &str) -> Result<Vec<usize>> {
+        self.source.shape(&self.theirs(name))
+    }
+
+    fn load(&self, name: &str) -> Result<Vec<f32>> {
+        self.source.load(&self.theirs(name))
+    }
+
+    fn load_rows(&self, name: &str, rows: &[u32]) -> Result<Vec<f32>> {
+        self.source.load_rows(&self.theirs(name), rows)
+    }
+
+    fn integers(&self, linear: &str) -> Result<Option<IntegerMatrix>> {
+        self.source.integers(&self.theirs(linear))
+    }
+
+    fn input_rounding(&self, linear: &str) -> Result<Option<ActivationQuantization>> {
+        self.source.input_rounding(&self.theirs(linear))
+    }
+}
+
 /// A linear whose weight has this name.
 fn linear_of(weight: &str) -> Option<&str> {
     weight.strip_suffix(".weight")
@@ -130,6 +214,28 @@ impl TensorSource for ModelFiles {
         let values = decode(&self.tensor(name)?);
         self.release(name);
         values
+    }
+
+    /// Decodes only those rows: an embedding may be larger than all that is needed of it.
+    fn load_rows(&self, name: &str, rows: &[u32]) -> Result<Vec<f32>> {
+        let stored = self.tensor(name)?;
+        let columns = stored.shape.last().copied().unwrap_or_default();
+        check_rows(name, &stored.shape, rows)?;
+        let bytes = stored.encoding.byte_len(columns).filter(|_| stored.rope_interleaved_heads.is_none());
+        let Some(bytes) = bytes else {
+            let all = decode(&stored)?;
+            return Ok(rows
+                .iter()
+                .flat_map(|&row| &all[row as usize * columns..][..columns])
+                .copied()
+                .collect());
+        };
+        let row = |&row: &u32| {
+            let bytes = &stored.bytes[row as usize * bytes..][..bytes];
+            decode(&StoredTensor { shape: vec![columns], bytes, ..stored.clone() })
+        };
+        let found = rows.par_iter().with_min_len(64).map(row).collect::<Result<Vec<_>>>()?;
+        Ok(found.concat())
     }
 
     fn integers(&self, linear: &str) -> Result<Option<IntegerMatrix>> {

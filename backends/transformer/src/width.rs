@@ -2,43 +2,31 @@
 
 use std::sync::Arc;
 
-use serde_json::json;
-
-use crate::block::{ATTENTION_NORM, MLP_NORM, Role};
-use crate::model::{EMBEDDING, FINAL_NORM, OUTPUT_HEAD};
-use crate::{ActivationQuantization, Error, LoadOptions, Model, Result, TensorSource, UnitAxis};
-
-/// Which side of a linear's weight is the residual stream.
-pub(crate) fn residual_side(role: Role) -> UnitAxis {
-    match role {
-        Role::Output | Role::Down => UnitAxis::Outputs,
-        Role::Query | Role::Key | Role::Value | Role::Gate | Role::Up => UnitAxis::Inputs,
-    }
-}
+use crate::layout::OuterTensor;
+use crate::{
+    ActivationQuantization, Architecture, Error, LoadOptions, Model, Result, TensorSource, UnitAxis,
+};
 
 /// Which side of a tensor is the residual stream, if any; the only side of a norm or a bias is its outputs.
-fn side_of(name: &str) -> Option<UnitAxis> {
-    if [EMBEDDING, OUTPUT_HEAD].contains(&name) {
-        return Some(UnitAxis::Inputs);
+fn side_of(name: &str, architecture: &Architecture) -> Option<UnitAxis> {
+    let names = architecture.family.names;
+    if let Some((tensor, ..)) = OuterTensor::of(architecture).find(|(_, known, _)| known == name) {
+        return tensor.residual_side(architecture);
     }
-    let of = |owner: &str| name.strip_suffix(".weight").is_some_and(|n| n.ends_with(owner));
-    if name == FINAL_NORM || of(ATTENTION_NORM) || of(MLP_NORM) {
+    let (_, inside) = names.split(name)?;
+    let (owner, kind) = inside.rsplit_once('.')?;
+    if names.norms.contains(&owner) {
         return Some(UnitAxis::Outputs);
     }
-    let role = |end: &str| {
-        let owner = name.strip_suffix(end)?;
-        Role::ALL.into_iter().find(|role| owner.ends_with(role.name()))
-    };
-    match (role(".weight"), role(".bias")) {
-        (Some(role), _) => Some(residual_side(role)),
-        (_, Some(role)) => Some(residual_side(role)).filter(|side| *side == UnitAxis::Outputs),
-        _ => None,
-    }
+    let side = names.linear(owner)?.group().residual_side();
+    Some(side).filter(|side| kind == "weight" || *side == UnitAxis::Outputs)
 }
 
 /// Tensors of a model without some channels of its residual stream.
 struct Narrowed {
     source: Arc<dyn TensorSource>,
+    /// Of the whole model.
+    architecture: Architecture,
     kept: Vec<usize>,
 }
 
@@ -49,7 +37,7 @@ impl TensorSource for Narrowed {
 
     fn shape(&self, name: &str) -> Result<Vec<usize>> {
         let mut shape = self.source.shape(name)?;
-        let extent = match side_of(name) {
+        let extent = match side_of(name, &self.architecture) {
             Some(UnitAxis::Outputs) => shape.first_mut(),
             Some(UnitAxis::Inputs) => shape.last_mut(),
             None => None,
@@ -65,7 +53,7 @@ impl TensorSource for Narrowed {
         let shape = self.source.shape(name)?;
         // Of a norm or a bias, "columns" are single numbers.
         let columns = if shape.len() > 1 { shape[shape.len() - 1].max(1) } else { 1 };
-        Ok(match side_of(name) {
+        Ok(match side_of(name, &self.architecture) {
             None => values,
             Some(UnitAxis::Outputs) => {
                 self.kept.iter().flat_map(|&row| &values[row * columns..][..columns]).copied().collect()
@@ -74,6 +62,21 @@ impl TensorSource for Narrowed {
                 values.chunks_exact(columns).flat_map(|row| self.kept.iter().map(|&c| row[c])).collect()
             }
         })
+    }
+
+    fn load_rows(&self, name: &str, rows: &[u32]) -> Result<Vec<f32>> {
+        let columns = self.source.shape(name)?.last().copied().unwrap_or_default().max(1);
+        match side_of(name, &self.architecture) {
+            Some(UnitAxis::Inputs) => {
+                let whole = self.source.load_rows(name, rows)?;
+                Ok(whole.chunks_exact(columns).flat_map(|row| self.kept.iter().map(|&c| row[c])).collect())
+            }
+            Some(UnitAxis::Outputs) => {
+                let kept: Vec<u32> = rows.iter().map(|&row| self.kept[row as usize] as u32).collect();
+                self.source.load_rows(name, &kept)
+            }
+            None => self.source.load_rows(name, rows),
+        }
     }
 
     fn input_rounding(&self, linear: &str) -> Result<Option<ActivationQuantization>> {
@@ -89,18 +92,32 @@ impl Model {
     /// [`Error::Argument`] if no channel is given, or one is beyond the last or out of order.
     pub fn keep_hidden(&self, kept: &[usize]) -> Result<Model> {
         let wrong = |problem: String| Error::argument("channels of the residual stream", problem);
-        let count = self.config().hidden_size;
+        let count = self.architecture().hidden_size;
         if kept.is_empty() || !kept.is_sorted_by(|a, b| a < b) {
             return Err(wrong("at least one must be kept, in ascending order, each named once".to_owned()));
         }
         if let Some(beyond) = kept.iter().find(|channel| **channel >= count) {
             return Err(wrong(format!("there is no channel {beyond}; the model has {count}")));
         }
+        let mut narrow = self.architecture().clone();
+        if !narrow.projects() {
+            narrow.embedding_size = kept.len();
+        } else if narrow.embedding_size == kept.len() {
+            return Err(wrong(format!(
+                "{} cannot be kept: the embedding is as wide, and a configuration then means that no projection lies between; keep one more or fewer",
+                kept.len()
+            )));
+        }
+        narrow.hidden_size = kept.len();
         let mut config = self.original_config().clone();
-        config["hidden_size"] = json!(kept.len());
-        // Without this it would follow from the hidden size.
-        config["head_dim"] = json!(self.config().head_dim);
-        let source = Arc::new(Narrowed { source: Arc::clone(self.source()), kept: kept.to_vec() });
+        if let Some(object) = config.as_object_mut() {
+            narrow.spell(object);
+        }
+        let source = Arc::new(Narrowed {
+            source: Arc::clone(self.source()),
+            architecture: self.architecture().clone(),
+            kept: kept.to_vec(),
+        });
         let options = LoadOptions { threads: self.threads() };
         let mut model = Model::from_source(source, config, self.name().to_owned(), &options)?;
         model.keep_files_of(self);

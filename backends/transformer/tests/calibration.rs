@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use llmcb_transformer::{
     ActivationQuantization, ActivationSite, Batch, Block, BlockInputs, CalibrationOptions, Calibrator, Error,
-    InputGroup, Model, ModuleInfo, Parameter, StatisticKind, StatisticRequest, Structure, model_gradients,
+    InputGroup, Model, ModuleInfo, NormOrder, Parameter, Role, StatisticKind, StatisticRequest, Structure,
+    model_gradients,
 };
-use support::{CASES, model, tokens};
+use support::{CASES, linear, model, tokens, weight_name};
 
 fn windows() -> Vec<Vec<u32>> {
     vec![tokens(1, 20, 96), tokens(2, 33, 96), tokens(3, 64, 96)]
@@ -257,7 +258,7 @@ fn gradients_of_norms_biases_and_single_windows_agree_with_finite_differences() 
 
 /// Mean over windows of the mean over predicted tokens of `-ln p`.
 fn loss(model: &Model, windows: &[Vec<u32>]) -> f64 {
-    let vocabulary = model.config().vocab_size;
+    let vocabulary = model.architecture().vocab_size;
     let of_window = |window: &Vec<u32>| {
         let logits = model.logits(window).unwrap();
         let surprise = logits.chunks(vocabulary).zip(&window[1..]).map(|(row, &next)| {
@@ -276,25 +277,20 @@ fn dense_walk(model: &Arc<Model>, windows: &[Vec<u32>]) -> Calibrator {
     Calibrator::new(Arc::clone(model), windows.to_vec(), options).unwrap()
 }
 
-const LINEARS: [&str; 7] = [
-    "self_attn.q_proj",
-    "self_attn.k_proj",
-    "self_attn.v_proj",
-    "self_attn.o_proj",
-    "mlp.gate_proj",
-    "mlp.up_proj",
-    "mlp.down_proj",
-];
+fn linears(model: &Model) -> Vec<&'static str> {
+    model.architecture().family.names.linears.iter().map(|linear| linear.name).collect()
+}
 
 #[test]
 fn loss_gradients_agree_with_finite_differences() {
     for name in CASES {
         let dense = Arc::new(model(name, 2));
         let mut walk = dense_walk(&dense, &windows());
+        let linears = linears(&dense);
         for index in 0..dense.block_count() {
             walk.open_block(index).unwrap();
-            let gradients = walk.loss_gradients(&LINEARS, false, &[]).unwrap();
-            for (linear, found) in LINEARS.iter().zip(&gradients) {
+            let gradients = walk.loss_gradients(&linears, false, &[]).unwrap();
+            for (linear, found) in linears.iter().zip(&gradients) {
                 let gradient = &found.gradient;
                 let norm = gradient.iter().map(|g| f64::from(*g).powi(2)).sum::<f64>().sqrt();
                 let step = 1e-2 / norm;
@@ -310,12 +306,18 @@ fn loss_gradients_agree_with_finite_differences() {
                     loss(&moved, &windows())
                 };
                 let slope = (at(1.0) - at(-1.0)) / (2.0 * step * norm);
-                assert!((slope - norm).abs() < 0.01 * norm, "{name} {index} {linear}: {slope} and {norm}");
+                // A rectifier's kinks make differences a little other than slopes.
+                let tolerance = if name.starts_with("opt") { 0.03 } else { 0.01 };
+                assert!(
+                    (slope - norm).abs() < tolerance * norm,
+                    "{name} {index} {linear}: {slope} and {norm}"
+                );
             }
             // What a method does to a block changes neither its own gradients nor those of the next.
-            let halved = walk.block().unwrap().linear("mlp.up_proj").unwrap().weight();
-            walk.set_weight("mlp.up_proj", halved.iter().map(|w| w / 2.0).collect()).unwrap();
-            assert_eq!(walk.loss_gradients(&LINEARS, false, &[]).unwrap(), gradients);
+            let up = linear(walk.block().unwrap(), Role::Up);
+            let halved = walk.block().unwrap().linear(up).unwrap().weight();
+            walk.set_weight(up, halved.iter().map(|w| w / 2.0).collect()).unwrap();
+            assert_eq!(walk.loss_gradients(&linears, false, &[]).unwrap(), gradients);
             walk.close_block().unwrap();
         }
     }
@@ -358,20 +360,24 @@ fn gradients_of_a_changed_model_agree_with_finite_differences() {
         let plain = model(name, 2);
         let mut blocks: Vec<Block> = (0..plain.block_count()).map(|i| plain.block(i).unwrap()).collect();
         // Not the dense model: other weights, and a block without some of its units.
-        let halved: Vec<f32> =
-            blocks[0].linear("mlp.up_proj").unwrap().weight().iter().map(|w| w / 2.0).collect();
-        blocks[0].set_tensor("mlp.up_proj.weight", halved).unwrap();
+        let up = weight_name(&blocks[0], Role::Up);
+        let halved: Vec<f32> = blocks[0].tensor(&up).unwrap().iter().map(|w| w / 2.0).collect();
+        blocks[0].set_tensor(&up, halved).unwrap();
         blocks[1].keep_units(Structure::Channels, &[0, 3, 4, 9, 20, 31]).unwrap();
-        let mut tensors: Vec<(usize, &str)> =
-            vec![(1, "mlp.down_proj.weight"), (0, "self_attn.v_proj.weight"), (0, "input_layernorm.weight")];
-        if name == "qwen2-bias" {
-            tensors.push((1, "self_attn.q_proj.bias"));
-        }
+        // Every tensor of the first block, and the pruned matrix of the second.
+        let mut tensors: Vec<(usize, String)> =
+            blocks[0].tensor_names().into_iter().map(|name| (0, name)).collect();
+        tensors.push((1, weight_name(&blocks[1], Role::Down)));
         let parameters: Vec<Parameter<'_>> =
             tensors.iter().map(|(index, name)| Parameter::Block(*index, name)).collect();
         let (loss, gradients) = model_gradients(&plain, &blocks, &windows(), &parameters).unwrap();
         for ((index, tensor), gradient) in tensors.iter().zip(&gradients) {
             let norm = gradient.iter().map(|g| f64::from(*g).powi(2)).sum::<f64>().sqrt();
+            if norm < 1e-6 {
+                // What is added to all keys alike changes no attention.
+                assert!(tensor.ends_with("k_proj.bias"), "{name} {tensor}");
+                continue;
+            }
             let step = 1e-2 / norm;
             let at = |sign: f64| {
                 let mut moved = blocks.clone();
@@ -383,16 +389,15 @@ fn gradients_of_a_changed_model_agree_with_finite_differences() {
                 model_gradients(&plain, &moved, &windows(), &[]).unwrap().0
             };
             let slope = (at(1.0) - at(-1.0)) / (2.0 * step * norm);
-            assert!((slope - norm).abs() < 0.01 * norm, "{name} {index} {tensor}: {slope} and {norm}");
+            let tolerance = if name.starts_with("opt") { 0.03 } else { 0.01 };
+            assert!((slope - norm).abs() < tolerance * norm, "{name} {index} {tensor}: {slope} and {norm}");
         }
         let mut changed = model(name, 2);
         for (index, block) in blocks.iter().enumerate() {
             changed.replace_block(index, block.clone()).unwrap();
         }
         assert!((loss - self::loss(&changed, &windows())).abs() < 1e-5, "{name}");
-        let error =
-            model_gradients(&plain, &blocks, &windows(), &[Parameter::Block(2, "mlp.up_proj.weight")])
-                .unwrap_err();
+        let error = model_gradients(&plain, &blocks, &windows(), &[Parameter::Block(2, &up)]).unwrap_err();
         assert!(error.to_string().contains("block 2"), "{error}");
         assert!(
             model_gradients(&plain, &blocks, &windows(), &[Parameter::Block(1, "mlp.knee.weight")]).is_err()
@@ -404,18 +409,19 @@ fn gradients_of_a_changed_model_agree_with_finite_differences() {
 fn loss_gradients_that_cannot_be_had_say_why() {
     let model = Arc::new(model("llama2", 2));
     let mut walk = dense_walk(&model, &windows());
-    assert!(matches!(walk.loss_gradients(&LINEARS, false, &[]), Err(Error::Order(_))));
+    let linears = linears(&model);
+    assert!(matches!(walk.loss_gradients(&linears, false, &[]), Err(Error::Order(_))));
     walk.open_block(0).unwrap();
     assert!(walk.loss_gradients(&["mlp.knee"], false, &[]).unwrap_err().to_string().contains("mlp.knee"));
-    let error = walk.loss_gradients(&LINEARS, false, &[3]).unwrap_err().to_string();
+    let error = walk.loss_gradients(&linears, false, &[3]).unwrap_err().to_string();
     assert!(error.contains("calibration window 3"), "{error}");
     let mut compressed = calibrator(&model);
     compressed.open_block(0).unwrap();
-    let error = compressed.loss_gradients(&LINEARS, false, &[]).unwrap_err().to_string();
+    let error = compressed.loss_gradients(&linears, false, &[]).unwrap_err().to_string();
     assert!(error.contains("kept only where"), "{error}");
     let mut short = dense_walk(&model, &[tokens(1, 9, 96), vec![5]]);
     short.open_block(0).unwrap();
-    let error = short.loss_gradients(&LINEARS, false, &[]).unwrap_err().to_string();
+    let error = short.loss_gradients(&linears, false, &[]).unwrap_err().to_string();
     assert!(error.contains("calibration window 1") && error.contains("at least two"), "{error}");
 }
 
@@ -431,15 +437,17 @@ fn errors_of_modules_are_those_of_what_they_add() {
         let model = Arc::new(model(name, 2));
         let mut calibrator = calibrator(&model);
         calibrator.open_block(0).unwrap();
-        // The feed-forward part comes last, so the block's error is its own.
-        let trial = halved(&calibrator, "mlp.gate_proj");
+        // The feed-forward part comes last, so the block's error is its own, if no norm follows.
+        let trial = halved(&calibrator, linear(calibrator.block().unwrap(), Role::Up));
         let mlp = calibrator.module_error(ModuleInfo::Mlp, &trial).unwrap();
         let block = calibrator.output_error(&trial).unwrap();
-        assert!((mlp - block).abs() < 1e-4 * block, "{name}: {mlp} {block}");
+        let norm_follows = model.architecture().norm_order == NormOrder::After;
+        assert!(norm_follows || (mlp - block).abs() < 1e-4 * block, "{name}: {mlp} {block}");
+        let output = linear(calibrator.block().unwrap(), Role::Output);
         // Attention halved at its end: the error is a quarter of the mean square of what it adds (but for biases).
-        let trial = halved(&calibrator, "self_attn.o_proj");
+        let trial = halved(&calibrator, output);
         let attention = calibrator.module_error(ModuleInfo::Attention, &trial).unwrap();
-        let none = vec![("self_attn.o_proj.weight".to_owned(), vec![0.0; trial[0].1.len()])];
+        let none = vec![(format!("{output}.weight"), vec![0.0; trial[0].1.len()])];
         let added = calibrator.module_error(ModuleInfo::Attention, &none).unwrap();
         assert!(added > 0.0 && (attention * 4.0 - added).abs() < 1e-4 * added, "{name}: {attention} {added}");
         for module in ModuleInfo::ALL {
@@ -447,7 +455,7 @@ fn errors_of_modules_are_those_of_what_they_add() {
         }
         // A change of the present weights is a change of what trials are compared with.
         let weight = trial[0].1.clone();
-        calibrator.set_weight("self_attn.o_proj", weight).unwrap();
+        calibrator.set_weight(output, weight).unwrap();
         assert_eq!(calibrator.module_error(ModuleInfo::Attention, &trial).unwrap(), 0.0, "{name}");
     }
 }
@@ -481,8 +489,9 @@ fn blocks_read_what_the_plan_says() {
 
 #[test]
 fn rounded_activations_act_alike_in_both_forward_passes() {
-    let model = Arc::new(model("llama3-gqa", 2));
-    for site in ActivationSite::ALL {
+    for (name, site) in CASES.into_iter().flat_map(|name| ActivationSite::ALL.map(|site| (name, site))) {
+        let model = Arc::new(model(name, 2));
+        let up = weight_name(&model.block(0).unwrap(), Role::Up);
         let mut calibrator = calibrator(&model);
         calibrator.open_block(0).unwrap();
         let mut error = |bits: Option<u32>| {
@@ -494,13 +503,13 @@ fn rounded_activations_act_alike_in_both_forward_passes() {
             });
             calibrator.quantize_activations(site, rounding).unwrap();
             let fast = calibrator.output_error(&[]).unwrap();
-            let (graph, _) = calibrator.block_gradients(&["mlp.up_proj.weight"], &[], &[]).unwrap();
+            let (graph, _) = calibrator.block_gradients(&[&up], &[], &[]).unwrap();
             // A value near the middle between two may fall on either side.
-            assert!((fast - graph).abs() <= 0.05 * fast + 1e-12, "{}: {fast} {graph}", site.name());
+            assert!((fast - graph).abs() <= 0.05 * fast + 1e-12, "{name} {}: {fast} {graph}", site.name());
             fast
         };
         let (four, eight, none) = (error(Some(4)), error(Some(8)), error(None));
-        assert!(four > 20.0 * eight && eight > 1e-9 && none == 0.0, "{}: {four} {eight}", site.name());
+        assert!(four > 20.0 * eight && eight > 1e-9 && none == 0.0, "{name} {}: {four} {eight}", site.name());
     }
     assert_eq!(ActivationSite::from_name("mlp_out").unwrap(), ActivationSite::Input(InputGroup::MlpOut));
 }

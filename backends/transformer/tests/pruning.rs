@@ -4,19 +4,19 @@ mod support;
 
 use llmcb_transformer::{
     Block, CalibrationOptions, Calibrator, CheckpointOptions, CheckpointWriter, GgufType, LoadOptions, Model,
-    StorageType, Stored, Structure, UnitAxis, write_gguf,
+    Role, StorageType, Stored, Structure, UnitAxis, write_gguf,
 };
 use serde_json::json;
-use support::{CASES, model, tokens};
+use support::{CASES, model, tokens, weight_name};
 
 /// The block with the units that are not kept zeroed where they leave it.
 fn zeroed(block: &Block, structure: Structure, kept: &[usize]) -> Block {
     let mut block = block.clone();
-    let parts = structure.parts(block.config());
+    let parts = structure.parts(block.architecture());
     for part in parts.into_iter().filter(|part| part.axis == UnitAxis::Inputs) {
-        let name = format!("{}.weight", part.linear);
+        let name = weight_name(&block, part.role);
         let mut weight = block.tensor(&name).unwrap();
-        let columns = structure.units(block.config()) * part.width;
+        let columns = structure.units(block.architecture()) * part.width;
         for row in weight.chunks_exact_mut(columns) {
             for (column, w) in row.iter_mut().enumerate() {
                 if !kept.contains(&(column / part.width)) {
@@ -31,7 +31,7 @@ fn zeroed(block: &Block, structure: Structure, kept: &[usize]) -> Block {
 
 /// Two of three channels.
 fn some_channels(block: &Block) -> Vec<usize> {
-    (0..block.config().intermediate_size).filter(|c| c % 3 != 1).collect()
+    (0..block.architecture().intermediate_size).filter(|c| c % 3 != 1).collect()
 }
 
 /// Prunes blocks of a model: the pruned ones, and the dense model with the same units zeroed.
@@ -72,11 +72,17 @@ fn what_was_removed_is_as_good_as_zero_and_checkpoints_keep_it() {
             let even = blocks.len() == 2;
             let config = again.original_config();
             assert_eq!(config.get("llmcb_block_shapes").is_none(), even);
-            let size = all[if even { 1 } else { 0 }].config().intermediate_size;
-            assert_eq!(config["intermediate_size"], size);
-            assert_eq!(again.block(1).unwrap().config().num_key_value_heads, 1);
+            let size = all[if even { 1 } else { 0 }].architecture().intermediate_size;
+            assert_eq!(again.architecture().intermediate_size, size);
+            assert_eq!(again.block(1).unwrap().architecture().num_key_value_heads, 1);
             let gguf = write_gguf(directory.path(), &plain, &all, GgufType::F16, StorageType::F16);
-            assert_eq!(gguf.unwrap_err().to_string().contains("blocks differ"), !even);
+            let says = match plain.architecture().family.gguf {
+                None => "cannot be stored in it",
+                Some(_) if even => "no tokenizer",
+                Some(_) => "blocks differ",
+            };
+            let error = gguf.unwrap_err().to_string();
+            assert!(error.contains(says), "{name}: {error}");
         }
     }
 }
@@ -94,8 +100,9 @@ fn a_walk_goes_on_with_what_is_left() {
         walked.keep_units(Structure::Heads, &[1]).unwrap();
         let channels = some_channels(walked.block().unwrap());
         walked.keep_units(Structure::Channels, &channels).unwrap();
-        let (_, gradients) = walked.block_gradients(&["mlp.down_proj.weight"], &[], &[]).unwrap();
-        assert_eq!(gradients[0].len(), walked.model().config().hidden_size * channels.len());
+        let down = weight_name(walked.block().unwrap(), Role::Down);
+        let (_, gradients) = walked.block_gradients(&[&down], &[], &[]).unwrap();
+        assert_eq!(gradients[0].len(), walked.model().architecture().hidden_size * channels.len());
         walked.close_block().unwrap();
         let mut reference = walk(expected);
         reference.open_block(0).unwrap();
@@ -129,7 +136,7 @@ fn shapes_that_make_no_block_are_refused() {
     ] {
         let mut config = plain.original_config().clone();
         config["llmcb_block_shapes"] = given;
-        let error = llmcb_transformer::LlamaConfig::from_json(&config, "m").unwrap_err().to_string();
+        let error = llmcb_transformer::Architecture::from_json(&config, "m").unwrap_err().to_string();
         assert!(error.contains(says), "{error}");
     }
 }

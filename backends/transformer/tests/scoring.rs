@@ -10,8 +10,8 @@ use support::{CASES, model, tokens};
 
 /// One request after the other, from all logits of the whole sequence.
 fn naive(model: &Model, request: &ScoreRequest) -> ScoreResult {
-    let vocabulary = model.config().vocab_size;
-    let limit = model.config().max_position_embeddings;
+    let vocabulary = model.architecture().vocab_size;
+    let limit = model.architecture().max_position_embeddings;
     let full = [&request.context[..], &request.continuation[..]].concat();
     let cut = full.len().saturating_sub(limit + 1);
     let input = &full[cut..full.len() - 1];
@@ -59,7 +59,7 @@ fn mixed_requests() -> Vec<ScoreRequest> {
 fn log_probabilities_are_distributions_and_agree_with_scores() {
     for name in CASES {
         let model = model(name, 1);
-        let vocabulary = model.config().vocab_size;
+        let vocabulary = model.architecture().vocab_size;
         let sequence = tokens(3, 30, 96);
         let rows = model.log_probabilities(&sequence).unwrap();
         assert_eq!(rows.len(), sequence.len() * vocabulary);

@@ -5,8 +5,8 @@ mod support;
 use std::sync::Arc;
 
 use llmcb_transformer::{
-    Block, CheckpointOptions, CheckpointWriter, EMBEDDING, FINAL_NORM, LoadOptions, MemorySource, Model,
-    OUTPUT_HEAD, Parameter, TensorSource, model_gradients,
+    Block, CheckpointOptions, CheckpointWriter, LoadOptions, MemorySource, Model, OuterTensor, Parameter,
+    TensorSource, model_gradients,
 };
 use serde_json::{Value, json};
 use support::{CASES, golden, model, source, tokens};
@@ -29,14 +29,14 @@ fn gradients_outside_the_blocks_agree_with_finite_differences() {
     for name in CASES {
         let case = &golden()["cases"][name];
         let plain = model(name, 2);
-        let tied = plain.config().tie_word_embeddings;
-        let mut parameters = vec![(Parameter::Embedding, EMBEDDING), (Parameter::Norm, FINAL_NORM)];
-        if tied {
-            let error = model_gradients(&plain, &blocks(&plain), &windows(), &[Parameter::Head]).unwrap_err();
+        if plain.architecture().tie_word_embeddings {
+            let head = [Parameter::Outer(OuterTensor::Head)];
+            let error = model_gradients(&plain, &blocks(&plain), &windows(), &head).unwrap_err();
             assert!(error.to_string().contains("is the embedding"), "{error}");
-        } else {
-            parameters.push((Parameter::Head, OUTPUT_HEAD));
         }
+        let parameters: Vec<(Parameter<'_>, String)> = OuterTensor::of(plain.architecture())
+            .map(|(tensor, name, _)| (Parameter::Outer(tensor), name))
+            .collect();
         let wanted: Vec<Parameter<'_>> = parameters.iter().map(|(parameter, _)| *parameter).collect();
         let (_, gradients) = model_gradients(&plain, &blocks(&plain), &windows(), &wanted).unwrap();
         for ((_, tensor), gradient) in parameters.iter().zip(&gradients) {
@@ -50,7 +50,7 @@ fn gradients_outside_the_blocks_agree_with_finite_differences() {
                 for (w, &g) in values.iter_mut().zip(gradient) {
                     *w += (sign * step * f64::from(g)) as f32;
                 }
-                moved.insert(*tensor, shape, values).unwrap();
+                moved.insert(tensor, shape, values).unwrap();
                 let moved = build(moved, &case["config"]);
                 model_gradients(&moved, &blocks(&moved), &windows(), &[]).unwrap().0
             };
@@ -66,14 +66,41 @@ fn cut(case: &Value, kept: &[usize]) -> Model {
     for entry in case["parameters"].as_array().unwrap() {
         let name = entry[0].as_str().unwrap();
         let (mut shape, values) = (whole.shape(name).unwrap(), whole.load(name).unwrap());
-        let written = ["o_proj.weight", "down_proj.weight", "o_proj.bias", "down_proj.bias", "norm.weight"];
-        let read = ["q_proj.weight", "k_proj.weight", "v_proj.weight", "gate_proj.weight", "up_proj.weight"];
+        let written = [
+            "o_proj.weight",
+            "down_proj.weight",
+            "norm.weight",
+            "norm.bias",
+            "out_proj.weight",
+            "out_proj.bias",
+            "fc2.weight",
+            "fc2.bias",
+            "project_in.weight",
+            "dense.weight",
+            "dense_4h_to_h.weight",
+        ];
+        let read = [
+            "q_proj.weight",
+            "k_proj.weight",
+            "v_proj.weight",
+            "gate_proj.weight",
+            "up_proj.weight",
+            "qkv_proj.weight",
+            "fc1.weight",
+            "query_key_value.weight",
+            "dense_h_to_4h.weight",
+            "project_out.weight",
+            "positions.weight",
+        ];
+        let outer =
+            ["embed_tokens.weight", "word_embeddings.weight", "lm_head.weight", "output_layer.weight"];
         let ends = |ends: &[&str]| ends.iter().any(|end| name.ends_with(end));
+        let projected = whole.contains("model.decoder.project_in.weight");
         let values: Vec<f32> = if ends(&written) {
             let columns = shape[1..].iter().product::<usize>();
             shape[0] = kept.len();
             kept.iter().flat_map(|row| values[row * columns..][..columns].to_vec()).collect()
-        } else if ends(&read) || name == EMBEDDING || name == OUTPUT_HEAD {
+        } else if ends(&read) || (ends(&outer) && !projected) {
             let columns = shape[1];
             shape[1] = kept.len();
             values
@@ -86,8 +113,12 @@ fn cut(case: &Value, kept: &[usize]) -> Model {
         narrow.insert(name, shape, values).unwrap();
     }
     let mut config = case["config"].clone();
-    config["head_dim"] = json!(model_head_dim(case));
+    let head = if config["model_type"] == "chatglm" { "kv_channels" } else { "head_dim" };
+    config[head] = json!(model_head_dim(case));
     config["hidden_size"] = json!(kept.len());
+    if config["word_embed_proj_dim"] == 64 {
+        config["word_embed_proj_dim"] = json!(kept.len());
+    }
     build(narrow, &config)
 }
 
@@ -103,7 +134,7 @@ fn channels_of_the_residual_stream_go_from_everything_that_holds_them() {
     for name in CASES {
         let plain = model(name, 2);
         let given = tokens(3, 24, 96);
-        let hidden = plain.config().hidden_size;
+        let hidden = plain.architecture().hidden_size;
         let all: Vec<usize> = (0..hidden).collect();
         assert_eq!(plain.keep_hidden(&all).unwrap().logits(&given).unwrap(), plain.logits(&given).unwrap());
 
@@ -121,7 +152,7 @@ fn channels_of_the_residual_stream_go_from_everything_that_holds_them() {
         writer.finish().unwrap();
         let again = Model::open(directory.path(), &LoadOptions::default()).unwrap();
         assert_eq!(again.original_config()["hidden_size"], kept.len());
-        assert_eq!(again.config().head_dim, plain.config().head_dim);
+        assert_eq!(again.architecture().head_dim, plain.architecture().head_dim);
         assert_eq!(again.logits(&given).unwrap(), want, "{name}");
 
         for (kept, says) in

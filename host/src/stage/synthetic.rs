@@ -335,10 +335,11 @@ fn describe(index: u32, weights: &Weights) -> BlockInfo {
         in_features: matrix.columns as u32,
         input_group: group.into(),
         bias: false,
+        outputs: Vec::new(),
         fed_by,
     };
     let inner = weights.up.rows as u32;
-    let part = |linear: &str, axis: Axis| StructurePart { linear: linear.into(), axis, width: 1 };
+    let part = |linear: &str, axis: Axis| StructurePart { linear: linear.into(), axis, first: 0, width: 1 };
     BlockInfo {
         index,
         of: BLOCKS,
@@ -346,9 +347,19 @@ fn describe(index: u32, weights: &Weights) -> BlockInfo {
         linears: vec![
             linear(GATE, &weights.gate, INPUT, None),
             linear(UP, &weights.up, INPUT, None),
-            linear(DOWN, &weights.down, MIDDLE, Some(FedBy { linear: UP.into(), width: inner, repeats: 1 })),
+            linear(
+                DOWN,
+                &weights.down,
+                MIDDLE,
+                Some(FedBy { linear: UP.into(), first: 0, width: inner, repeats: 1 }),
+            ),
         ],
-        norms: vec![Norm { name: NORM.into(), size: HIDDEN as u32, feeds: vec![GATE.into(), UP.into()] }],
+        norms: vec![Norm {
+            name: NORM.into(),
+            size: HIDDEN as u32,
+            bias: false,
+            feeds: vec![GATE.into(), UP.into()],
+        }],
         heads: 0,
         key_value_heads: 0,
         head_dim: 0,

@@ -24,14 +24,18 @@ pub use gradients::{GradientRequest, Gradients, LossGradient, ModelGradients};
 pub use host::{Host, HostServices, LogLevel};
 pub use method::Method;
 pub use model::{
-    AttentionCost, Axis, BlockInfo, BlockInputs, CalibrationPlan, CheckpointInfo, FedBy, Linear, LinearCost,
-    ModelInfo, Module, Norm, Profile, Structure, StructurePart, Timing, Workload,
+    AttentionCost, Axis, BlockInfo, BlockInputs, CalibrationPlan, CheckpointInfo, FedBy, KEYS, Linear,
+    LinearCost, ModelInfo, Module, Norm, OutputRange, Profile, QUERIES, Structure, StructurePart, Timing,
+    VALUES, Workload,
 };
 pub use quantized::QuantizedWeight;
 pub use runner::{Runner, Score, ScoreRequest};
 pub use statistics::{InputStatistics, StatisticsRequest};
 pub use tensor::{DType, Element, Tensor};
-pub use whole::{EMBEDDING, HEAD, LAST_NORM, ModelPart, ModelStructure, Parameter, WholeModel};
+pub use whole::{
+    EMBEDDING, HEAD, LAST_NORM, LAST_NORM_BIAS, ModelPart, ModelStructure, POSITIONS, PROJECT_IN,
+    PROJECT_OUT, Parameter, WholeModel,
+};
 
 pub(crate) use block::EngineAccess;
 pub(crate) use host::services_to_abi;

@@ -84,20 +84,45 @@ pub struct Linear {
     pub input_group: String,
     /// Whether it has a bias.
     pub bias: bool,
+    /// What its output features are, from the first on. Several entries: the model's files hold several matrices as one
+    /// (`query_key_value`). Empty where an engine does not say.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub outputs: Vec<OutputRange>,
     /// Another linear of the block whose output features are, one by one, this one's input features.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fed_by: Option<FedBy>,
 }
 
+/// Neighbouring output features of a linear that are of one kind.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutputRange {
+    /// The kind: [`QUERIES`], [`KEYS`], [`VALUES`], `attention`, `gate`, `up` or `feed_forward`.
+    pub what: String,
+    /// The first of them.
+    pub first: u32,
+    /// How many.
+    pub count: u32,
+}
+
+/// Outputs that are queries of attention.
+pub const QUERIES: &str = "queries";
+/// Outputs that are keys of attention.
+pub const KEYS: &str = "keys";
+/// Outputs that are values of attention.
+pub const VALUES: &str = "values";
+
 /// Which output feature of one linear each input feature of another is, up to steps between them (attention, a product
-/// with a gate) that a factor on the feature passes through unchanged.
+/// with a gate, a rectifier) that a positive factor on the feature passes through unchanged.
 ///
-/// Input feature `c` reads output feature `(c / (width * repeats)) * width + c % width`: with grouped-query attention,
+/// Input feature `c` reads output feature `first + (c / (width * repeats)) * width + c % width`: with grouped-query attention,
 /// each head of values (`width` features) is read by `repeats` heads of queries.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FedBy {
     /// The linear whose outputs they are.
     pub linear: String,
+    /// The first output feature that is read; those before it are something else.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub first: u32,
     /// Features of one piece.
     pub width: u32,
     /// How many times in a row each piece is read.
@@ -108,14 +133,23 @@ impl FedBy {
     /// The output feature that input feature `input` reads.
     pub fn output_of(&self, input: usize) -> usize {
         let width = self.width.max(1) as usize;
-        input / (width * self.repeats.max(1) as usize) * width + input % width
+        self.first as usize + input / (width * self.repeats.max(1) as usize) * width + input % width
     }
+}
+
+fn is_zero(n: &u32) -> bool {
+    *n == 0
 }
 
 impl Linear {
     /// `[out_features, in_features]`, the shape of its weight.
     pub fn shape(&self) -> [usize; 2] {
         [self.out_features as usize, self.in_features as usize]
+    }
+
+    /// Whether some of its outputs are of a kind, such as [`KEYS`].
+    pub fn makes(&self, what: &str) -> bool {
+        self.outputs.iter().any(|range| range.what == what)
     }
 }
 
@@ -126,7 +160,11 @@ pub struct Norm {
     pub name: String,
     /// Features.
     pub size: u32,
-    /// Linears that read its output.
+    /// Whether it has a bias, `NAME.bias`.
+    #[serde(default)]
+    pub bias: bool,
+    /// Linears that read its output, if nothing else does: a scale of the output can then be taken back in them. Empty for
+    /// a norm whose output is the residual stream itself.
     pub feeds: Vec<String>,
 }
 
@@ -158,7 +196,10 @@ pub struct StructurePart {
     pub linear: String,
     /// Whether the unit takes rows or columns of its weight.
     pub axis: Axis,
-    /// How many for each unit: unit `u` has `u * width .. (u + 1) * width`.
+    /// The row or column at which the units begin.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub first: u32,
+    /// How many for each unit: unit `u` has `first + u * width .. first + (u + 1) * width`.
     pub width: u32,
 }
 
@@ -170,7 +211,7 @@ pub struct Structure {
     pub name: String,
     /// How many units there are now.
     pub units: u32,
-    /// The linears that hold them.
+    /// The linears that hold them; one that holds them in several places is named for each.
     pub parts: Vec<StructurePart>,
 }
 

@@ -14,8 +14,16 @@ use crate::abi::engine::AbiParameter;
 
 /// The embedding, `f32 [vocabulary, hidden]`; the output head as well, where the model has but one matrix for both.
 pub const EMBEDDING: &str = "embedding";
-/// The last norm, `f32 [hidden]`.
+/// Learned positions, `f32 [positions, hidden]`, of models that have them.
+pub const POSITIONS: &str = "positions";
+/// From a narrower embedding to the residual stream, `f32 [hidden, embedding]`, of models that have it.
+pub const PROJECT_IN: &str = "project_in";
+/// The last norm, `f32 [hidden]`, of models that have one.
 pub const LAST_NORM: &str = "norm";
+/// Its bias, `f32 [hidden]`, where it has one.
+pub const LAST_NORM_BIAS: &str = "norm.bias";
+/// From the residual stream to what the head reads, `f32 [embedding, hidden]`, of models that have it.
+pub const PROJECT_OUT: &str = "project_out";
 /// The output head, `f32 [vocabulary, hidden]`, where it is a matrix of its own.
 pub const HEAD: &str = "head";
 
@@ -24,7 +32,8 @@ pub const HEAD: &str = "head";
 pub struct Parameter {
     /// The block's index; none for what lies outside the blocks.
     pub block: Option<u32>,
-    /// In a block a linear or a norm (its weight), or `NAME.bias`; outside [`EMBEDDING`], [`LAST_NORM`] or [`HEAD`].
+    /// In a block a linear or a norm (its weight), or `NAME.bias`; outside [`EMBEDDING`], [`LAST_NORM`], [`HEAD`]
+    /// and the like.
     pub name: String,
 }
 

@@ -47,7 +47,18 @@ pub struct Awq {
 /// What divides by the scales that a group of linears is multiplied by.
 enum Source {
     Norm(String),
-    Linear(String),
+    /// Outputs of a linear, from the `first` on.
+    Linear {
+        name: String,
+        first: usize,
+    },
+}
+
+/// What a search compares outputs of.
+enum Compared {
+    Module(String),
+    /// The group's only linear, by the Gram matrix of its input.
+    Linear,
 }
 
 /// Scales found for the input of some linears.
@@ -68,7 +79,7 @@ impl Method for Awq {
                  and dividing what comes before by s, keeps the product and makes that channel's rounding error smaller. \
                  For each group of linears that share an input, s = mean(|x|)^a is searched over a = 0, 0.05, ..., 0.95 \
                  (equation 5 of the paper), by the squared error of the output of what they feed: attention for query, key and \
-                 value, the feed-forward part for gate and up, the linear itself for output and down projections. Scales \
+                 value, the feed-forward part for gate and up, else the linear itself. Scales \
                  are folded into the norm or linear before, so the checkpoint needs no operation of its own; where a \
                  linear's outputs are read by several heads (grouped-query attention), it cannot be folded and is left out, as published.\n\n\
                  Then ranges are clipped: for each group of weights, the largest magnitude is lowered by up to half as long as \
@@ -161,7 +172,22 @@ fn source(block: &Block<'_>, group: &[Linear]) -> Option<Source> {
         return Some(Source::Norm(norm.name.clone()));
     }
     let before = first.fed_by.as_ref().filter(|_| group.len() == 1)?;
-    (before.repeats == 1).then(|| Source::Linear(before.linear.clone()))
+    (before.repeats == 1)
+        .then(|| Source::Linear { name: before.linear.clone(), first: before.first as usize })
+}
+
+/// What outputs are compared of where scales of these linears' input go into `source`: of the part of the block that a norm feeds, if it is
+/// named, else of the linear.
+fn compared(block: &Block<'_>, group: &[Linear], source: &Source) -> Result<Compared> {
+    let Some(first) = group.first() else { return Err(Error::failed("a group of no linears")) };
+    let module = block.modules().iter().find(|m| m.input_group == first.input_group);
+    match (source, module) {
+        (Source::Norm(_), Some(module)) => Ok(Compared::Module(module.name.clone())),
+        _ if group.len() == 1 => Ok(Compared::Linear),
+        _ => {
+            Err(Error::unsupported(format!("the engine names no module that reads `{}`", first.input_group)))
+        }
+    }
 }
 
 impl Awq {
@@ -177,7 +203,10 @@ impl Awq {
         let alone: Vec<String> = block
             .input_groups()
             .into_iter()
-            .filter(|group| self.auto_scale && matches!(source(block, group), Some(Source::Linear(_))))
+            .filter(|group| {
+                let compared = source(block, group).map(|source| compared(block, group, &source));
+                self.auto_scale && matches!(compared, Some(Ok(Compared::Linear)))
+            })
             .flat_map(|group| group.into_iter().map(|l| l.name))
             .collect();
         if !alone.is_empty() {
@@ -203,22 +232,12 @@ impl Awq {
         let mean = statistics.abs_mean.as_ref();
         let mean =
             mean.ok_or_else(|| Error::failed("the engine gave no magnitudes of its input"))?.to_f32()?;
-        let module = match source {
-            Source::Norm(_) => {
-                let inspected = block.modules().iter().find(|m| m.input_group == first.input_group);
-                let inspected = inspected.ok_or_else(|| {
-                    Error::unsupported(format!(
-                        "the engine names no module that reads `{}`",
-                        first.input_group
-                    ))
-                })?;
-                Some(inspected.name.clone())
+        let compared = compared(block, group, source)?;
+        let hessian = match compared {
+            Compared::Linear => {
+                Some(Hessian::from_gram(gram_of(statistics)?, first.in_features as usize, 1)?)
             }
-            Source::Linear(_) => None,
-        };
-        let hessian = match module {
-            None => Some(Hessian::from_gram(gram_of(statistics)?, first.in_features as usize, 1)?),
-            Some(_) => None,
+            Compared::Module(_) => None,
         };
         let weights =
             group.iter().map(|linear| block.weight(&linear.name)).collect::<Result<Vec<Tensor>>>()?;
@@ -232,13 +251,13 @@ impl Awq {
                 let rounded = self.grid.round_scaled(plugin::matrix(weight, linear)?, &scales)?;
                 trial.push((linear.name.clone(), Tensor::from_vec(rounded, &linear.shape())?));
             }
-            let error = match (&module, &hessian) {
-                (Some(module), _) => block.module_error(module, trial)?,
-                (None, Some(hessian)) => {
+            let error = match (&compared, &hessian) {
+                (Compared::Module(module), _) => block.module_error(module, trial)?,
+                (Compared::Linear, Some(hessian)) => {
                     let changed = plugin::matrix(&trial[0].1, first)?;
                     hessian.relative_output_error(plugin::matrix(&weights[0], first)?, changed)?
                 }
-                (None, None) => return Err(Error::failed("nothing to compare outputs of")),
+                (Compared::Linear, None) => return Err(Error::failed("nothing to compare outputs of")),
             };
             if error < best.0 {
                 best = (error, scales, ratio);
@@ -267,7 +286,7 @@ impl Awq {
         statistics: &[InputStatistics],
         scales: Option<&[f32]>,
     ) -> Result<()> {
-        if !self.clip || decides_attention(&linear.name) {
+        if !self.clip || decides_attention(linear) {
             return Ok(());
         }
         let [rows, columns] = linear.shape();
@@ -287,9 +306,13 @@ impl Awq {
 }
 
 /// Whether a linear makes queries or keys. Their product, not their own outputs, is what matters, so the published code does
-/// not clip them; it goes by these names.
-fn decides_attention(name: &str) -> bool {
-    ["q_", "k_", "query", "key"].iter().any(|part| name.contains(part))
+/// not clip them, nor what holds values as well.
+fn decides_attention(linear: &Linear) -> bool {
+    if !linear.outputs.is_empty() {
+        return linear.makes(QUERIES) || linear.makes(KEYS);
+    }
+    // An engine that does not say what outputs are: the names that the published code goes by.
+    ["q_", "k_", "query", "key"].iter().any(|part| linear.name.contains(part))
 }
 
 /// Multiplies linears by scales, and divides what comes before by them.
@@ -299,15 +322,19 @@ fn fold(block: &mut Block<'_>, scaling: &Scaling, weights: &mut BTreeMap<String,
         Source::Norm(norm) => {
             plugin::divide_norm(block, norm, scales)?;
         }
-        Source::Linear(before) => {
-            let rows = weights.get_mut(before);
-            let rows = rows.ok_or_else(|| Error::failed(format!("the engine names no linear `{before}`")))?;
-            let width = rows.len() / scales.len();
-            for (row, scale) in rows.chunks_mut(width).zip(scales) {
+        Source::Linear { name, first } => {
+            let before = block.linears().iter().find(|l| l.name == *name).cloned();
+            let (Some(before), Some(rows)) = (before, weights.get_mut(name)) else {
+                return Err(Error::failed(format!("the engine names no linear `{name}`")));
+            };
+            let divided = rows.chunks_mut(before.in_features as usize).skip(*first);
+            for (row, scale) in divided.zip(scales) {
                 row.iter_mut().for_each(|w| *w /= scale);
             }
-            if block.linears().iter().any(|l| l.name == *before && l.bias) {
-                plugin::divide(block, &format!("{before}.bias"), scales)?;
+            if before.bias {
+                let mut of_bias = vec![1.0; before.out_features as usize];
+                of_bias[*first..][..scales.len()].copy_from_slice(scales);
+                plugin::divide(block, &format!("{name}.bias"), &of_bias)?;
             }
         }
     }

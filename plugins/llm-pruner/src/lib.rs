@@ -346,7 +346,11 @@ impl LlmPruner {
             };
             let channels = plugin::matrix(&weight, linear).and_then(|matrix| {
                 let importance = measure(self.options.importance, slopes.get(&linear.name))?;
-                Ok(units::of_channels(matrix, axis, &importance)?)
+                let all = units::of_channels(matrix, axis, &importance)?;
+                // Those of this part alone: a linear may hold several.
+                let own = part.first as usize..(part.first + structure.units * part.width) as usize;
+                let own = all.get(own).map(<[f64]>::to_vec);
+                own.ok_or_else(|| Error::invalid(format!("units of {} go beyond it", structure.name)))
             });
             parts.push(plugin::name(channels, block, linear)?);
         }

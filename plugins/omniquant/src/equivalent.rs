@@ -9,8 +9,9 @@
 //!   the block a little unless both halves of a pair have one scale; as published, that is left to training.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
-use llmcb_plugin_api::sdk::{Axis, Block, Error, FedBy, Linear, Result};
+use llmcb_plugin_api::sdk::{Axis, Block, Error, FedBy, KEYS, Linear, QUERIES, Result};
 
 /// Smallest magnitude of what a scale is made from, as published.
 const SMALLEST: f32 = 1e-5;
@@ -32,19 +33,24 @@ struct Effect {
     axis: Axis,
     /// Whether rows or columns are divided instead of multiplied.
     divided: bool,
-    /// The scale of each row or column.
-    scale_of: Vec<usize>,
+    /// The scale of each row or column; none: it stays as it is.
+    scale_of: Vec<Option<usize>>,
 }
 
 impl Effect {
     fn factors(&self, scales: &[f32]) -> Vec<f32> {
-        let factor = |&at: &usize| if self.divided { 1.0 / scales[at] } else { scales[at] };
+        let factor = |at: &Option<usize>| match at.map(|at| scales[at]) {
+            None => 1.0,
+            Some(scale) if self.divided => 1.0 / scale,
+            Some(scale) => scale,
+        };
         self.scale_of.iter().map(factor).collect()
     }
 
     /// Adds to the gradients of scales what those of the factors make of them.
     fn backward(&self, scales: &[f32], factors: &[f32], out: &mut [f32]) {
         for (&at, &gradient) in self.scale_of.iter().zip(factors) {
+            let Some(at) = at else { continue };
             out[at] += if self.divided { -gradient / (scales[at] * scales[at]) } else { gradient };
         }
     }
@@ -90,7 +96,7 @@ pub fn scales(block: &Block<'_>, magnitudes: &Magnitudes<'_>, alpha: f32) -> Res
         let goes_on = |l: &Linear| info.linears.iter().any(|n| is_fed_by(n, l).is_some());
         let measured = fed
             .iter()
-            .find(|l| info.queries.as_ref() == Some(&l.name))
+            .find(|l| outputs(block, l, QUERIES).is_some())
             .or_else(|| fed.iter().find(|l| goes_on(l)))
             .or(fed.first());
         let Some(measured) = measured else { continue };
@@ -100,50 +106,75 @@ pub fn scales(block: &Block<'_>, magnitudes: &Magnitudes<'_>, alpha: f32) -> Res
             linear: l.name.clone(),
             axis: Axis::Inputs,
             divided: false,
-            scale_of: scale_of.clone(),
+            scale_of: scale_of.iter().copied().map(Some).collect(),
         };
         let effects = fed.iter().map(effect).collect();
         all.push(Scales { values, norm: Some(norm.name.clone()), effects });
     }
-    let rows = |l: &Linear| (0..l.out_features as usize).collect::<Vec<_>>();
-    let (queries, keys) = (info.queries.as_ref().and_then(linear), info.keys.as_ref().and_then(linear));
-    let (Some(queries), Some(keys)) = (queries, keys) else { return Ok(all) };
+    let with = |what: &str| info.linears.iter().find_map(|l| Some((l, outputs(block, l, what)?)));
+    let (Some((query, queries)), Some((key, keys))) = (with(QUERIES), with(KEYS)) else { return Ok(all) };
     for reader in &info.linears {
-        // What attention mixes: the values. A gated feed-forward part is left alone, as published.
+        // What attention mixes: the values. The feed-forward part is left alone, as published.
         let values = info.linears.iter().find_map(|l| Some((l, is_fed_by(reader, l)?)));
-        let Some((values, fed_by)) = values.filter(|(l, _)| l.input_group == keys.input_group) else {
+        let Some((values, fed_by)) = values.filter(|(l, _)| l.input_group == key.input_group) else {
             continue;
         };
-        let scale_of: Vec<usize> = (0..reader.in_features as usize).map(|i| fed_by.output_of(i)).collect();
+        let first = fed_by.first as usize;
+        let scale_of: Vec<usize> =
+            (0..reader.in_features as usize).map(|i| fed_by.output_of(i) - first).collect();
+        let count = scale_of.iter().max().map_or(0, |last| last + 1);
         all.push(Scales {
-            values: magnitudes.initial(reader, &scale_of, values.out_features as usize, alpha)?,
+            values: magnitudes.initial(reader, &scale_of, count, alpha)?,
             norm: None,
             effects: vec![
+                of_rows(values, first..first + count, true, |scale| scale),
                 Effect {
-                    linear: values.name.clone(),
-                    axis: Axis::Outputs,
-                    divided: true,
-                    scale_of: rows(values),
+                    linear: reader.name.clone(),
+                    axis: Axis::Inputs,
+                    divided: false,
+                    scale_of: scale_of.into_iter().map(Some).collect(),
                 },
-                Effect { linear: reader.name.clone(), axis: Axis::Inputs, divided: false, scale_of },
             ],
         });
     }
     let sharing = FedBy {
-        linear: keys.name.clone(),
+        linear: key.name.clone(),
+        first: 0,
         width: info.head_dim,
         repeats: info.heads / info.key_value_heads.max(1),
     };
-    let key_of = (0..queries.out_features as usize).map(|o| sharing.output_of(o)).collect();
     all.push(Scales {
-        values: vec![1.0; keys.out_features as usize],
+        values: vec![1.0; keys.len()],
         norm: None,
         effects: vec![
-            Effect { linear: queries.name.clone(), axis: Axis::Outputs, divided: true, scale_of: key_of },
-            Effect { linear: keys.name.clone(), axis: Axis::Outputs, divided: false, scale_of: rows(keys) },
+            of_rows(query, queries, true, |output| sharing.output_of(output)),
+            of_rows(key, keys, false, |output| output),
         ],
     });
     Ok(all)
+}
+
+/// An effect on some rows of a linear; `scale` says which scale the first, second, ... of them has.
+fn of_rows(linear: &Linear, rows: Range<usize>, divided: bool, scale: impl Fn(usize) -> usize) -> Effect {
+    let of_row = |row: usize| rows.contains(&row).then(|| scale(row - rows.start));
+    let scale_of = (0..linear.out_features as usize).map(of_row).collect();
+    Effect { linear: linear.name.clone(), axis: Axis::Outputs, divided, scale_of }
+}
+
+/// The outputs of a linear that are of a kind.
+fn outputs(block: &Block<'_>, linear: &Linear, what: &str) -> Option<Range<usize>> {
+    if let Some(range) = linear.outputs.iter().find(|range| range.what == what) {
+        let first = range.first as usize;
+        return Some(first..first + range.count as usize);
+    }
+    // An engine that does not say what outputs are may still name linears that make one kind alone.
+    let info = block.info();
+    let named = match what {
+        QUERIES => info.queries.as_ref(),
+        KEYS => info.keys.as_ref(),
+        _ => None,
+    };
+    (named == Some(&linear.name)).then_some(0..linear.out_features as usize)
 }
 
 fn is_fed_by<'a>(reader: &'a Linear, linear: &Linear) -> Option<&'a FedBy> {
@@ -241,6 +272,7 @@ mod tests {
             in_features,
             input_group: "x".into(),
             bias: true,
+            outputs: Vec::new(),
             fed_by: None,
         }
     }
@@ -293,7 +325,7 @@ mod tests {
             slopes: [numbers(24, 4), numbers(4, 5), numbers(2, 6)],
         };
         for divided in [false, true] {
-            let effect = |axis, scale_of: &[usize]| Effect {
+            let effect = |axis, scale_of: &[Option<usize>]| Effect {
                 linear: "l".into(),
                 axis,
                 divided,
@@ -303,8 +335,8 @@ mod tests {
                 values: vec![0.7, -1.6],
                 norm: Some("n".into()),
                 effects: vec![
-                    effect(Axis::Outputs, &[0, 1, 1, 0]),
-                    effect(Axis::Inputs, &[1, 0, 0, 1, 1, 0]),
+                    effect(Axis::Outputs, &[Some(0), None, Some(1), Some(0)]),
+                    effect(Axis::Inputs, &[1, 0, 0, 1, 1, 0].map(Some)),
                 ],
             };
             let gradient = probe.gradient(&scales);

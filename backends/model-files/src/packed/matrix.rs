@@ -1,5 +1,7 @@
 //! A weight matrix of integer codes.
 
+use std::ops::Range;
+
 /// A weight matrix `[rows, columns]` (outputs, inputs) of integer codes on grids, `w = scale * (code - zero)` in `f32`,
 /// with one scale and one zero for each row and group of columns.
 #[derive(Debug, Clone, PartialEq)]
@@ -37,6 +39,36 @@ impl IntegerMatrix {
     /// Groups per row.
     pub fn groups(&self) -> usize {
         self.group_size.map_or(1, |g| self.columns.div_ceil(g.max(1)))
+    }
+
+    /// Some of its rows, as a matrix of their own.
+    ///
+    /// # Panics
+    /// If the range is not within the rows.
+    pub fn row_range(&self, rows: Range<usize>) -> Self {
+        let of = |values: &[f32], width: usize| values[rows.start * width..rows.end * width].to_vec();
+        let groups = self.groups();
+        Self {
+            rows: rows.len(),
+            codes: self.codes[rows.start * self.columns..rows.end * self.columns].to_vec(),
+            scales: of(&self.scales, groups),
+            zeros: of(&self.zeros, groups),
+            group_index: self.group_index.clone(),
+            ..*self
+        }
+    }
+
+    /// The rows of another matrix below its own, if both are on grids of the same kind.
+    pub fn with_rows_of(mut self, other: Self) -> Option<Self> {
+        let kind = |m: &Self| (m.columns, m.bits, m.group_size, m.symmetric);
+        if kind(&self) != kind(&other) || self.group_index != other.group_index {
+            return None;
+        }
+        self.rows += other.rows;
+        self.codes.extend(other.codes);
+        self.scales.extend(other.scales);
+        self.zeros.extend(other.zeros);
+        Some(self)
     }
 
     /// The group of each column.

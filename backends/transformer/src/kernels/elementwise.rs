@@ -31,6 +31,52 @@ multiversion! {
 }
 
 multiversion! {
+    /// Layer normalisation of each row (Ba et al. 2016): `y = (x - mean(x)) / sqrt(mean((x - mean(x))^2) + eps) * weight + bias`.
+    ///
+    /// `x` and `y` are `[rows, weight.len()]`, row-major.
+    pub fn layer_norm_rows[FMA](x: &[f32], weight: &[f32], bias: &[f32], eps: f32, y: &mut [f32]) {
+        let width = weight.len();
+        for (x, y) in x.chunks_exact(width).zip(y.chunks_exact_mut(width)) {
+            let (blocks, rest) = x.as_chunks::<LANES>();
+            let mut sums = [0f32; LANES];
+            for block in blocks {
+                for lane in 0..LANES {
+                    sums[lane] += block[lane];
+                }
+            }
+            let mut sum = 0f64;
+            for s in sums { sum += f64::from(s); }
+            for &v in rest { sum += f64::from(v); }
+            let mean = (sum / width as f64) as f32;
+            let mut squares = [0f32; LANES];
+            for block in blocks {
+                for lane in 0..LANES {
+                    let off = block[lane] - mean;
+                    squares[lane] = multiply_add::<FMA>(off, off, squares[lane]);
+                }
+            }
+            let mut square = 0f64;
+            for s in squares { square += f64::from(s); }
+            for &v in rest { square += f64::from(v - mean) * f64::from(v - mean); }
+            let scale = (1.0 / (square / width as f64 + f64::from(eps)).sqrt()) as f32;
+            for (((y, &x), &w), &b) in y.iter_mut().zip(x).zip(weight).zip(bias) {
+                *y = multiply_add::<FMA>((x - mean) * scale, w, b);
+            }
+        }
+    }
+}
+
+multiversion! {
+    /// Negative values become zero.
+    pub fn relu[FMA](x: &mut [f32]) {
+        let _ = FMA;
+        for x in x.iter_mut() {
+            *x = if *x > 0.0 { *x } else { 0.0 };
+        }
+    }
+}
+
+multiversion! {
     /// The gate of a gated linear unit with SiLU: `out = gate * sigmoid(gate) * up` (Shazeer 2020, SwiGLU).
     pub fn silu_multiply[FMA](gate: &[f32], up: &[f32], out: &mut [f32]) {
         for ((o, &g), &u) in out.iter_mut().zip(gate).zip(up) {

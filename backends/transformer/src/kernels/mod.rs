@@ -16,7 +16,8 @@ mod matmul;
 mod vector;
 
 pub use elementwise::{
-    RowStatistics, add_assign, rms_norm_rows, row_statistics, silu_multiply, softmax_columns,
+    RowStatistics, add_assign, layer_norm_rows, relu, rms_norm_rows, row_statistics, silu_multiply,
+    softmax_columns,
 };
 pub use gram::GramSum;
 pub use integers::PackedIntegers;

@@ -3,16 +3,37 @@
 
 use std::sync::Arc;
 
-use llmcb_transformer::{LoadOptions, MemorySource, Model};
+use llmcb_transformer::{Block, LoadOptions, MemorySource, Model, Role};
 use serde_json::Value;
 
 /// Logits of the upstream implementations in double precision; the file says how weights are made.
 pub fn golden() -> Value {
-    serde_json::from_str(include_str!("../golden/llama_family.json")).unwrap()
+    serde_json::from_str(include_str!("../golden/families.json")).unwrap()
 }
 
-/// Names of the reference cases.
-pub const CASES: [&str; 4] = ["llama2", "llama3-gqa", "smollm2-tied", "qwen2-bias"];
+/// Names of the reference cases: every family, and what differs within one.
+pub const CASES: [&str; 10] = [
+    "llama2",
+    "llama3-gqa",
+    "smollm2-tied",
+    "qwen2-bias",
+    "mistral",
+    "phi3",
+    "phi3-partial",
+    "opt",
+    "opt-350m-style",
+    "chatglm3",
+];
+
+/// The linear of a block that holds a matrix.
+pub fn linear(block: &Block, role: Role) -> &'static str {
+    block.architecture().family.names.holder(role, block.architecture()).unwrap().0.name
+}
+
+/// Its weight's name.
+pub fn weight_name(block: &Block, role: Role) -> String {
+    format!("{}.weight", linear(block, role))
+}
 
 /// The weights formula of the reference file.
 pub fn parameter(name: &str, elements: usize) -> Vec<f32> {
