@@ -241,8 +241,13 @@ mod tests {
         ] {
             put(&format!("model.layers.0.{name}.weight"), shape);
         }
-        Model::from_source(Arc::new(source), config, "tiny".to_owned(), &LoadOptions { threads: 1 })
-            .expect("a model")
+        Model::from_source(
+            Arc::new(source),
+            config,
+            "tiny".to_owned(),
+            &LoadOptions { threads: 1, ..LoadOptions::default() },
+        )
+        .expect("a model")
     }
 
     #[test]

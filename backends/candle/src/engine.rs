@@ -13,7 +13,7 @@ use llmcb_plugin_api::sdk::{
 };
 use llmcb_transformer::{
     ActivationSite, Block, BlockInputs, BlockStore, CalibrationOptions, Calibrator, CheckpointOptions,
-    CheckpointWriter, FORMATS, FormatChoice, GgufType, InputGroup, Statistic, StatisticKind,
+    CheckpointWriter, FORMATS, FormatChoice, GgufType, InputGroup, Precision, Statistic, StatisticKind,
     StatisticRequest, StorageFormat, StorageType, Stored, Structure, model_gradients, write_gguf,
 };
 use schemars::JsonSchema;
@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use crate::block_file;
 use crate::description::{self, HIDDEN, shape_of};
 use crate::finished::Finished;
-use crate::opened::{Opened, translate};
+use crate::opened::{Opened, Residency, translate};
 
 /// Number type of the checkpoints that are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -60,6 +60,11 @@ pub struct EngineOptions {
     /// Calibration tokens that run through a block at once; bounds memory, does not change results.
     #[schemars(range(min = 1))]
     pub batch_tokens: usize,
+    /// Most memory, in MiB, for the activations of all calibration tokens; what is beyond goes to temporary files, which changes no
+    /// result. 0: no bound.
+    pub activation_memory: usize,
+    /// Folder of those files; empty: where the system keeps large temporary files (`TMPDIR`, else /var/tmp).
+    pub spill_directory: String,
     /// Tokens at the beginning of each calibration window that statistics leave out. Without a beginning-of-sequence
     /// token, the first one often carries a massive activation that drowns all others.
     pub skip_first: usize,
@@ -72,6 +77,8 @@ impl Default for EngineOptions {
             format: "auto".to_owned(),
             storage: Storage::default(),
             batch_tokens: defaults.batch_tokens,
+            activation_memory: 0,
+            spill_directory: String::new(),
             skip_first: defaults.skip_first,
         }
     }
@@ -284,7 +291,8 @@ impl Engine for CandleEngine {
 
     fn open(model: &Path, options: EngineOptions, host: &Host) -> Result<Self> {
         let format = options.format.parse().map_err(|e| Error::invalid(format!("{e}")))?;
-        let opened = Opened::new(model, host)?;
+        // Methods work on the numbers as they are, one block at a time.
+        let opened = Opened::new(model, Precision::F32, Residency::Stream, host)?;
         Ok(CandleEngine {
             finished: Finished::new(opened.model.architecture().clone()),
             opened,
@@ -318,6 +326,14 @@ impl Engine for CandleEngine {
                     llmcb_plugin_api::sdk::BlockInputs::Dense => BlockInputs::Dense,
                 },
                 dense_targets: plan.dense_targets,
+                activation_bytes: match self.options.activation_memory {
+                    0 => None,
+                    mebibytes => Some(mebibytes.saturating_mul(1 << 20)),
+                },
+                spill_directory: match self.options.spill_directory.as_str() {
+                    "" => None,
+                    folder => Some(folder.into()),
+                },
             };
             let calibrator = Calibrator::new(Arc::clone(&self.opened.model), windows.to_vec(), options);
             Walk::Calibrated(Box::new(calibrator.map_err(translate)?))
@@ -553,7 +569,7 @@ impl Engine for CandleEngine {
         let model = Arc::new(self.opened.model.keep_hidden(&indices(units)).map_err(translate)?);
         if let Walk::Calibrated(calibrator) = &self.walk {
             let windows = calibrator.window_tokens(&[]).map_err(translate)?;
-            let options = *calibrator.options();
+            let options = calibrator.options().clone();
             let calibrator = Calibrator::new(Arc::clone(&model), windows, options).map_err(translate)?;
             self.walk = Walk::Calibrated(Box::new(calibrator));
         }

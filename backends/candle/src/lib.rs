@@ -6,6 +6,7 @@ mod block_file;
 mod description;
 mod engine;
 mod finished;
+mod memory;
 mod opened;
 mod runner;
 

@@ -3,9 +3,13 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use llmcb_model_files::Tokenizer;
-use llmcb_plugin_api::sdk::{AttentionCost, Error, Host, LinearCost, ModelInfo, Result};
-use llmcb_transformer::{LoadOptions, Model};
+use llmcb_model_files::{ModelFiles, Tokenizer};
+use llmcb_plugin_api::sdk::{AttentionCost, Error, Host, LinearCost, LogLevel, ModelInfo, Result};
+use llmcb_transformer::{LoadOptions, Model, Precision};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::memory;
 
 /// Errors of opening a model are the user's to mend; cancelling is not an error.
 pub(crate) fn translate(error: llmcb_transformer::Error) -> Error {
@@ -22,6 +26,46 @@ pub(crate) fn translate(error: llmcb_transformer::Error) -> Error {
     }
 }
 
+/// Where the weights of a model are while it runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Residency {
+    /// In memory if they fit, else streamed.
+    #[default]
+    Auto,
+    /// In memory.
+    Memory,
+    /// On disk: each block is read anew for every batch.
+    Stream,
+}
+
+/// Whether all weights fit into memory, with room for what is computed with them; if not, says what follows.
+fn fits(files: &ModelFiles, precision: Precision, host: &Host) -> bool {
+    /// Share of the memory that weights may take.
+    const SHARE: f64 = 0.8;
+    let provenance = files.provenance();
+    // Integer codes stay as small as they are stored.
+    let bytes = match provenance.precision.starts_with("INT") {
+        true => provenance.bytes_on_disk,
+        false => provenance.parameters * precision.bytes() as u64,
+    };
+    let Some(available) = memory::available().filter(|available| bytes as f64 > SHARE * *available as f64)
+    else {
+        return true;
+    };
+    let gigabytes = |bytes: u64| bytes as f64 / 1e9;
+    host.log(
+        LogLevel::Warning,
+        format!(
+            "weights take {:.1} GB in {precision} and {:.1} GB are free: blocks are read from disk for every batch; a larger batch_tokens reads them less often{}",
+            gigabytes(bytes),
+            gigabytes(available),
+            if precision == Precision::F32 { ", and precision=bf16 takes half the memory" } else { "" }
+        ),
+    );
+    false
+}
+
 /// A model that is open, with its tokenizer.
 pub(crate) struct Opened {
     pub(crate) model: Arc<Model>,
@@ -30,8 +74,15 @@ pub(crate) struct Opened {
 }
 
 impl Opened {
-    pub(crate) fn new(path: &Path, host: &Host) -> Result<Self> {
-        let model = Model::open(path, &LoadOptions { threads: host.threads() }).map_err(translate)?;
+    pub(crate) fn new(path: &Path, precision: Precision, residency: Residency, host: &Host) -> Result<Self> {
+        let files = Arc::new(ModelFiles::open(path).map_err(|e| Error::invalid(e.to_string()))?);
+        let stream = match residency {
+            Residency::Memory => false,
+            Residency::Stream => true,
+            Residency::Auto => !fits(&files, precision, host),
+        };
+        let options = LoadOptions { threads: host.threads(), precision, stream };
+        let model = Model::from_files(files, path.display().to_string(), &options).map_err(translate)?;
         let files = model.files().ok_or_else(|| Error::failed("a model opened from files has none"))?;
         let tokenizer = files.tokenizer().map_err(|e| Error::invalid(e.to_string()))?;
         let provenance = files.provenance();
@@ -52,7 +103,7 @@ impl Opened {
             source_format: provenance.format,
             source_precision: provenance.precision,
             bytes_on_disk: provenance.bytes_on_disk,
-            compute: "f32".into(),
+            compute: precision.name().into(),
             device: "cpu".into(),
             prefix_token: tokenizer.bos().or(tokenizer.eos()),
             end_token: tokenizer.eos(),

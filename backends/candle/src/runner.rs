@@ -7,11 +7,36 @@ use llmcb_plugin_api::sdk::{
     Error, Host, ModelInfo, Profile, Result, Runner, Score, ScoreRequest, Tensor, Timing, Workload,
 };
 use llmcb_transformer::generate::{GenerateOptions, generate};
-use llmcb_transformer::{ScoreOptions, Scorer};
+use llmcb_transformer::{Precision, ScoreOptions, Scorer};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::opened::{Opened, translate};
+use crate::opened::{Opened, Residency, translate};
+
+/// In which precision products are formed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ComputePrecision {
+    /// What suits the device: `f32` on the CPU.
+    #[default]
+    Auto,
+    /// Single precision.
+    F32,
+    /// Weights and inputs of linears rounded to bfloat16: half the memory.
+    Bf16,
+    /// Weights and inputs of linears rounded to half precision: half the memory.
+    F16,
+}
+
+impl ComputePrecision {
+    fn on_cpu(self) -> Precision {
+        match self {
+            ComputePrecision::Auto | ComputePrecision::F32 => Precision::F32,
+            ComputePrecision::Bf16 => Precision::BF16,
+            ComputePrecision::F16 => Precision::F16,
+        }
+    }
+}
 
 /// Options of the runner.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -20,6 +45,11 @@ pub struct RunnerOptions {
     /// Tokens that run at once; bounds memory, does not change results.
     #[schemars(range(min = 1))]
     pub batch_tokens: usize,
+    /// Precision of what linears multiply; sums, norms, attention and the residual stream are in single precision always.
+    pub precision: ComputePrecision,
+    /// Where weights are: `memory`, or `stream`, which reads each block from disk for every batch, for models that do not fit; `auto`
+    /// looks at the memory that is free. Does not change results.
+    pub residency: Residency,
     /// Longest sequence; longer ones lose tokens from the left. 0: the model's own limit.
     pub max_length: usize,
 }
@@ -27,7 +57,12 @@ pub struct RunnerOptions {
 impl Default for RunnerOptions {
     fn default() -> Self {
         let defaults = ScoreOptions::default();
-        RunnerOptions { batch_tokens: defaults.batch_tokens, max_length: defaults.max_length }
+        RunnerOptions {
+            batch_tokens: defaults.batch_tokens,
+            precision: ComputePrecision::default(),
+            residency: Residency::default(),
+            max_length: defaults.max_length,
+        }
     }
 }
 
@@ -47,7 +82,7 @@ impl Runner for CandleRunner {
     type Options = RunnerOptions;
 
     fn open(model: &Path, options: RunnerOptions, host: &Host) -> Result<Self> {
-        let mut opened = Opened::new(model, host)?;
+        let mut opened = Opened::new(model, options.precision.on_cpu(), options.residency, host)?;
         opened.model.load_all().map_err(translate)?;
         opened.count_costs()?;
         Ok(CandleRunner { opened, options, host: host.clone() })
@@ -136,8 +171,10 @@ impl Runner for CandleRunner {
             }
         }
         let how = format!(
-            "wall clock in process, greedy, {} threads, stop tokens ignored, first token counted with the prompt",
-            self.opened.model.threads()
+            "wall clock in process, greedy, {}, {} threads, stop tokens ignored, first token counted with the prompt{}",
+            self.opened.model.precision(),
+            self.opened.model.threads(),
+            if self.opened.model.streams() { ", weights read from disk at every step" } else { "" }
         );
         Ok(Profile { timings, how })
     }

@@ -30,7 +30,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let threads = std::env::var("THREADS").ok().and_then(|t| t.parse().ok()).unwrap_or(0);
     let start = Instant::now();
-    let model = Arc::new(Model::open(Path::new(model), &LoadOptions { threads })?);
+    let model = Arc::new(Model::open(Path::new(model), &LoadOptions { threads, ..LoadOptions::default() })?);
     model.load_all()?;
     eprintln!(
         "opened in {:.2} s; {} threads, {}",

@@ -1,6 +1,5 @@
 //! Rounding activations before they are multiplied, as weight-and-activation quantisation does.
 
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
@@ -191,11 +190,6 @@ impl ActivationQuantization {
     /// Rounds rows of `width` values one by one.
     pub fn round_rows(&self, rows: &mut [f32], width: usize) {
         rows.chunks_exact_mut(width).for_each(|row| self.round_row(row));
-    }
-
-    /// As [`round_rows`](Self::round_rows), on the threads of the current rayon pool.
-    pub(crate) fn round_rows_parallel(&self, rows: &mut [f32], width: usize) {
-        rows.par_chunks_exact_mut(width).with_min_len(16).for_each(|row| self.round_row(row));
     }
 }
 

@@ -1,5 +1,7 @@
 //! How sequences lie in one packed batch.
 
+use std::ops::Range;
+
 /// Keys that a segment's queries see, before their own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeySpan {
@@ -97,4 +99,12 @@ impl KeyValueCache {
     pub fn new(layers: usize) -> Self {
         Self { layers: vec![LayerKeys::default(); layers], len: 0 }
     }
+}
+/// Batches whose rows stand one after another, with their rows.
+pub(crate) fn rows_of(batches: &[Batch]) -> impl Iterator<Item = (Range<usize>, &Batch)> {
+    batches.iter().scan(0, |first, batch| {
+        let rows = *first..*first + batch.rows();
+        *first = rows.end;
+        Some((rows, batch))
+    })
 }

@@ -6,15 +6,16 @@
 use std::sync::Arc;
 
 use llmcb_model_files::packed::IntegerMatrix;
+use rayon::prelude::*;
 use serde::Serialize;
 
 use crate::activation::{ActivationQuantization, ActivationSite, Activations};
 use crate::architecture::{Architecture, FeedForward, NormOrder};
-use crate::kernels::PackedIntegers;
+use crate::kernels::{HalfFormat, PackedIntegers};
 use crate::layout::{InputGroup, LinearName, ModuleInfo, Names, Role};
 use crate::norm::Norm;
 use crate::weight::Weight;
-use crate::{BlockShape, Error, Result, TensorSource, UnitAxis};
+use crate::{BlockShape, Error, Precision, Result, TensorSource, UnitAxis};
 
 /// One linear of a block, as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -216,6 +217,8 @@ pub struct Block {
     matrices: [Linear; 7],
     norms: [Norm; 2],
     activations: Activations,
+    /// What numbers of weights, and inputs, are rounded to.
+    half: Option<HalfFormat>,
     architecture: Arc<Architecture>,
 }
 
@@ -248,9 +251,15 @@ impl Block {
     ///
     /// # Errors
     /// If a tensor is missing, has another shape than the configuration gives it, or cannot be decoded.
-    pub fn load(source: &dyn TensorSource, architecture: &Architecture, index: usize) -> Result<Self> {
+    pub(crate) fn load(
+        source: &dyn TensorSource,
+        architecture: &Architecture,
+        index: usize,
+        precision: Precision,
+    ) -> Result<Self> {
         let names = architecture.family.names;
         let mut block = Self::blank(architecture.of_block(index));
+        block.half = precision.half();
         for linear in names.linears {
             let (outputs, inputs) = linear.shape(&block.architecture);
             let full = names.in_block(index, linear.name);
@@ -289,6 +298,7 @@ impl Block {
             matrices: Role::ALL.map(|_| Linear::zeros(0, architecture.hidden_size, false)),
             norms: [norm.clone(), norm],
             activations: Activations::default(),
+            half: None,
             architecture,
         }
     }
@@ -332,6 +342,22 @@ impl Block {
         quantization: Option<ActivationQuantization>,
     ) {
         self.activations.set(site, quantization);
+    }
+
+    /// Rounds what the linears of a group read, rows of `width`, as the block's activations are rounded and its products formed.
+    pub(crate) fn round_inputs(&self, group: InputGroup, rows: &mut [f32], width: usize) {
+        if let Some(rounding) = self.activations.input(group) {
+            rounding.round_rows(rows, width);
+        }
+        if let Some(half) = self.half {
+            half.round_all(rows);
+        }
+    }
+
+    /// As [`round_inputs`](Self::round_inputs), on the threads of the current rayon pool.
+    pub(crate) fn round_inputs_parallel(&self, group: InputGroup, rows: &mut [f32], width: usize) {
+        const ROWS: usize = 64;
+        rows.par_chunks_mut(ROWS * width.max(1)).for_each(|rows| self.round_inputs(group, rows, width));
     }
 
     pub(crate) fn role(&self, role: Role) -> &Linear {
@@ -465,7 +491,8 @@ impl Block {
     pub(crate) fn set_matrix(&mut self, role: Role, weight: &[f32], bias: Option<Vec<f32>>) {
         let (outputs, inputs) = role.shape(&self.architecture);
         let bias = bias.map(Arc::new);
-        self.matrices[role as usize] = Linear { weight: Weight::dense(outputs, inputs, weight), bias };
+        self.matrices[role as usize] =
+            Linear { weight: Weight::numbers(self.half, outputs, inputs, weight), bias };
     }
 
     /// Shares out a weight among the matrices that it holds.
@@ -474,7 +501,7 @@ impl Block {
         for role in linear.roles {
             let (outputs, inputs) = role.shape(&self.architecture);
             let (own, others) = rest.split_at(outputs * inputs);
-            self.matrices[*role as usize].weight = Weight::dense(outputs, inputs, own);
+            self.matrices[*role as usize].weight = Weight::numbers(self.half, outputs, inputs, own);
             rest = others;
         }
     }

@@ -1,26 +1,29 @@
 //! Walking a model block by block over calibration data.
 //!
-//! The hidden states of all calibration tokens before the current block are kept, nothing else: one block is resident at a time. A
+//! The hidden states of all calibration tokens before the current block are kept, nothing else, and in a file where they exceed a budget;
+//! one block is resident at a time. A
 //! method opens a block, asks for statistics of what its linears read, replaces weights, and closes it, which runs it once more
 //! to make the inputs of the next.
 
-use std::borrow::Cow;
+use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use llmcb_model_files::packed::IntegerMatrix;
 
 use crate::activation::{ActivationQuantization, ActivationSite};
-use crate::batch::Batch;
+use crate::batch::{Batch, rows_of};
 use crate::block::Block;
 use crate::forward::{Capture, Workspace, run_feed_forward, run_linear};
 use crate::gradients::BlockGraph;
 use crate::layout::{InputGroup, ModuleInfo};
 use crate::loss::{LossGradient, LossSlopes};
+use crate::states::{Budget, States};
 use crate::statistics::{Accumulator, Statistic, StatisticKind};
 use crate::{Error, Model, Result, Structure};
 
 /// How calibration data is run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CalibrationOptions {
     /// Most tokens that run at once (a longer window runs alone); bounds memory.
     pub batch_tokens: usize,
@@ -31,6 +34,10 @@ pub struct CalibrationOptions {
     pub inputs: BlockInputs,
     /// Whether targets are the dense block's outputs in the dense model, rather than on what the block reads.
     pub dense_targets: bool,
+    /// Most bytes of activations of all calibration tokens that are kept in memory; what is beyond goes to temporary files. None: no bound.
+    pub activation_bytes: Option<usize>,
+    /// Where those files are; none: where the system keeps large temporary files.
+    pub spill_directory: Option<PathBuf>,
 }
 
 /// Whose outputs a block reads while it is open.
@@ -45,7 +52,14 @@ pub enum BlockInputs {
 
 impl Default for CalibrationOptions {
     fn default() -> Self {
-        Self { batch_tokens: 4096, skip_first: 0, inputs: BlockInputs::Compressed, dense_targets: false }
+        Self {
+            batch_tokens: 4096,
+            skip_first: 0,
+            inputs: BlockInputs::Compressed,
+            dense_targets: false,
+            activation_bytes: None,
+            spill_directory: None,
+        }
     }
 }
 
@@ -68,10 +82,11 @@ pub struct Calibrator {
     options: CalibrationOptions,
     windows: Vec<Vec<u32>>,
     batches: Vec<Batch>,
+    budget: Budget,
     /// Hidden states before block `next` (or before the open block), `[tokens, hidden size]`.
-    inputs: Vec<f32>,
+    inputs: States,
     /// The same in the dense model, where it is needed and differs.
-    dense_inputs: Option<Vec<f32>>,
+    dense_inputs: Option<States>,
     /// The first block that is not closed.
     next: usize,
     open: Option<OpenBlock>,
@@ -82,10 +97,11 @@ pub struct Calibrator {
 
 #[derive(Debug)]
 struct OpenBlock {
-    original: Block,
+    /// As it was opened; kept where it is needed once more for certain, else read again from the files when it is wanted.
+    original: Option<Block>,
     current: Block,
     /// What the original weights give; made when first wanted.
-    target: Option<Vec<f32>>,
+    target: Option<States>,
     /// A part of the block with the present weights; made when first wanted, gone when a weight changes.
     module: Option<ModuleRun>,
 }
@@ -94,8 +110,9 @@ struct OpenBlock {
 #[derive(Debug)]
 struct ModuleRun {
     module: ModuleInfo,
-    inputs: Vec<f32>,
-    outputs: Vec<f32>,
+    /// Of the feed-forward part; attention needs the residual stream, from which its norm is cheap.
+    inputs: Option<States>,
+    outputs: States,
 }
 
 impl Calibrator {
@@ -119,12 +136,14 @@ impl Calibrator {
             model.check_tokens(window, &what)?;
         }
         let batches = batches(&windows, options.batch_tokens);
-        let inputs = Self::embed(&model, &batches)?;
+        let budget = Budget::new(options.activation_bytes, options.spill_directory.as_deref());
+        let inputs = Self::embed(&model, &batches, &budget)?;
         Ok(Self {
             model,
             options,
             windows,
             batches,
+            budget,
             dense_inputs: None,
             inputs,
             next: 0,
@@ -134,10 +153,11 @@ impl Calibrator {
         })
     }
 
-    fn embed(model: &Model, batches: &[Batch]) -> Result<Vec<f32>> {
-        let mut inputs = Vec::new();
-        for batch in batches {
-            inputs.extend(model.embed(&batch.tokens, &batch.positions)?);
+    fn embed(model: &Model, batches: &[Batch], budget: &Budget) -> Result<States> {
+        let tokens = batches.iter().map(Batch::rows).sum();
+        let mut inputs = States::new(tokens, model.architecture().hidden_size, budget)?;
+        for (rows, batch) in rows_of(batches) {
+            inputs.set(rows.start, &model.embed(&batch.tokens, &batch.positions)?)?;
         }
         Ok(inputs)
     }
@@ -168,8 +188,16 @@ impl Calibrator {
     }
 
     /// Hidden states before the block at [`position`](Self::position), `[tokens, hidden size]`, windows one after the other.
-    pub fn inputs(&self) -> &[f32] {
-        &self.inputs
+    ///
+    /// # Errors
+    /// [`Error::Io`] if they are in a file that cannot be read.
+    pub fn inputs(&self) -> Result<Vec<f32>> {
+        Ok(self.inputs.get(0..self.inputs.rows())?.into_owned())
+    }
+
+    /// Whether activations are in a temporary file.
+    pub fn spilled(&self) -> bool {
+        self.inputs.spilled()
     }
 
     /// Opens the block at [`position`](Self::position).
@@ -190,7 +218,9 @@ impl Calibrator {
             )));
         }
         let block = self.model.block(index)?;
-        self.open = Some(OpenBlock { original: block.clone(), current: block, target: None, module: None });
+        let needed = self.options.inputs == BlockInputs::Dense || self.options.dense_targets;
+        let original = needed.then(|| block.clone());
+        self.open = Some(OpenBlock { original, current: block, target: None, module: None });
         Ok(())
     }
 
@@ -210,8 +240,11 @@ impl Calibrator {
     ///
     /// # Errors
     /// [`Error::Order`] if no block is open.
-    pub fn original_block(&self) -> Result<&Block> {
-        Ok(&self.opened()?.original)
+    pub fn original_block(&self) -> Result<Block> {
+        match &self.opened()?.original {
+            Some(block) => Ok(block.clone()),
+            None => self.model.block(self.next),
+        }
     }
 
     /// Replaces a tensor of the open block by its name inside the block, such as `mlp.down_proj.weight` (row-major `[out, in]`).
@@ -238,48 +271,30 @@ impl Calibrator {
         self.set_tensor(&format!("{name}.weight"), values)
     }
 
-    /// Shows `visit` what each group of linears reads, batch by batch, with the block's weights as they are now: the group,
-    /// the inputs `[rows, in]`, and which rows begin a window.
-    ///
-    /// # Errors
-    /// [`Error::Order`] if no block is open.
+    /// Shows `visit` what each group of linears reads, batch by batch, with the weights of `block`, on what it reads in the `dense` model or the
+    /// present one: the group, the inputs `[rows, in]`, the batch and its first row.
     fn visit_inputs(
-        &mut self,
-        groups: &[InputGroup],
-        visit: &mut dyn FnMut(InputGroup, &[f32], &Batch),
-    ) -> Result<()> {
-        let block = self.opened()?.current.clone();
-        self.visit_inputs_of(&block, false, groups, visit);
-        Ok(())
-    }
-
-    /// As [`visit_inputs`](Self::visit_inputs), with the weights of `block`, on what it reads in the `dense` model or the present one.
-    fn visit_inputs_of(
         &mut self,
         block: &Block,
         dense: bool,
         groups: &[InputGroup],
-        visit: &mut dyn FnMut(InputGroup, &[f32], &Batch),
-    ) {
-        let width = self.model.architecture().hidden_size;
-        let mut first = 0;
-        let mut hidden = Vec::new();
+        visit: &mut dyn FnMut(InputGroup, &[f32], &Batch, usize) -> Result<()>,
+    ) -> Result<()> {
         let inputs = match &self.dense_inputs {
             Some(inputs) if dense => inputs,
             _ => &self.inputs,
         };
-        for batch in &self.batches {
-            hidden.clear();
-            hidden.extend_from_slice(&inputs[first * width..][..batch.rows() * width]);
+        for (rows, batch) in rows_of(&self.batches) {
+            let mut hidden = inputs.get(rows.clone())?.into_owned();
             let mut capture = Capture::only(groups);
             self.model.run_one(block, batch, &mut hidden, &mut self.workspace, &mut capture);
             for &group in groups {
                 if let Some(x) = capture.input(group) {
-                    visit(group, x, batch);
+                    visit(group, x, batch, rows.start)?;
                 }
             }
-            first += batch.rows();
         }
+        Ok(())
     }
 
     /// Statistics of what linears of the open block read, with its weights as they are now. All come from one pass, and what several
@@ -300,8 +315,7 @@ impl Calibrator {
     }
 
     fn statistics(&mut self, requests: &[StatisticRequest], dense: bool) -> Result<Vec<Arc<Statistic>>> {
-        let open = self.opened()?;
-        let block = if dense { open.original.clone() } else { open.current.clone() };
+        let block = if dense { self.original_block()? } else { self.opened()?.current.clone() };
         if dense {
             self.dense_inputs("statistics of the dense model")?;
         }
@@ -330,7 +344,7 @@ impl Calibrator {
             places.push(place);
         }
         let model = Arc::clone(&self.model);
-        self.visit_inputs_of(&block, dense, &groups, &mut |group, x, batch| {
+        self.visit_inputs(&block, dense, &groups, &mut |group, x, batch, _| {
             let width = x.len() / batch.rows();
             for (_, _, accumulator) in pending.iter_mut().filter(|(g, _, _)| *g == group) {
                 model.install(|| {
@@ -344,21 +358,22 @@ impl Calibrator {
                     }
                 });
             }
-        });
+            Ok(())
+        })?;
         let finished: Vec<Arc<Statistic>> =
             pending.into_iter().map(|(_, _, accumulator)| Arc::new(accumulator.finish())).collect();
         Ok(places.into_iter().map(|place| finished[place].clone()).collect())
     }
 
     /// What the open block reads in the dense model.
-    fn dense_inputs(&self, what: &str) -> Result<&[f32]> {
+    fn dense_inputs(&self, what: &str) -> Result<&States> {
         if self.options.inputs == BlockInputs::Compressed && !self.options.dense_targets {
             return Err(Error::argument(
                 what,
                 "its activations are kept only where blocks read them or aim at them",
             ));
         }
-        Ok(self.dense_inputs.as_deref().unwrap_or(&self.inputs))
+        Ok(self.dense_inputs.as_ref().unwrap_or(&self.inputs))
     }
 
     fn with_trial(block: &Block, trial: &Trial) -> Result<Block> {
@@ -369,14 +384,35 @@ impl Calibrator {
         Ok(block)
     }
 
-    /// Outputs of a block on what the open block reads.
-    fn outputs(&mut self, block: &Block) -> Vec<f32> {
-        self.run(block, self.inputs.clone())
+    /// Shows `visit` the outputs of a block on what the open block reads, batch by batch, with their rows.
+    fn visit_outputs(
+        &mut self,
+        block: &Block,
+        visit: &mut dyn FnMut(Range<usize>, &[f32]) -> Result<()>,
+    ) -> Result<()> {
+        for (rows, batch) in rows_of(&self.batches) {
+            let mut hidden = self.inputs.get(rows.clone())?.into_owned();
+            self.model.run_one(block, batch, &mut hidden, &mut self.workspace, &mut Capture::default());
+            visit(rows, &hidden)?;
+        }
+        Ok(())
     }
 
-    fn run(&mut self, block: &Block, mut hidden: Vec<f32>) -> Vec<f32> {
-        self.model.run_batches(block, &self.batches, &mut hidden, &mut self.workspace);
-        hidden
+    /// Replaces states by what a block makes of them, in place: a second copy of all activations would double the memory.
+    fn run(
+        model: &Model,
+        block: &Block,
+        batches: &[Batch],
+        states: &mut States,
+        workspace: &mut Workspace,
+    ) -> Result<()> {
+        for (rows, batch) in rows_of(batches) {
+            states.change(rows, |hidden| {
+                model.run_one(block, batch, hidden, workspace, &mut Capture::default());
+                Ok(())
+            })?;
+        }
+        Ok(())
     }
 
     /// Outputs of the open block, `[tokens, hidden size]`, with its weights as they are now except for those of `trial`.
@@ -385,22 +421,28 @@ impl Calibrator {
     /// [`Error::Order`] if no block is open; [`Error::Argument`] if `trial` does not fit the block.
     pub fn forward_block(&mut self, trial: &Trial) -> Result<Vec<f32>> {
         let block = Self::with_trial(&self.opened()?.current, trial)?;
-        Ok(self.outputs(&block))
+        let mut all = Vec::with_capacity(self.inputs.rows() * self.model.architecture().hidden_size);
+        self.visit_outputs(&block, &mut |_, outputs| {
+            all.extend_from_slice(outputs);
+            Ok(())
+        })?;
+        Ok(all)
     }
 
     /// Takes out what the open block's outputs are compared with, `[tokens, hidden size]`: those of the weights it was opened with. The
     /// caller puts it back.
-    fn take_target(&mut self) -> Result<Vec<f32>> {
+    fn take_target(&mut self) -> Result<States> {
         self.opened()?;
         if let Some(target) = self.open.as_mut().and_then(|open| open.target.take()) {
             return Ok(target);
         }
-        let original = self.opened()?.original.clone();
-        let inputs = match &self.dense_inputs {
-            Some(dense) if self.options.dense_targets => dense.clone(),
-            _ => self.inputs.clone(),
+        let original = self.original_block()?;
+        let mut target = match &self.dense_inputs {
+            Some(dense) if self.options.dense_targets => dense.copy(&self.budget)?,
+            _ => self.inputs.copy(&self.budget)?,
         };
-        Ok(self.run(&original, inputs))
+        Self::run(&self.model, &original, &self.batches, &mut target, &mut self.workspace)?;
+        Ok(target)
     }
 
     /// Mean squared difference between the outputs of the open block with `trial` (over the weights as they are now) and its targets: the
@@ -410,12 +452,16 @@ impl Calibrator {
     /// As [`forward_block`](Self::forward_block).
     pub fn output_error(&mut self, trial: &Trial) -> Result<f64> {
         let target = self.take_target()?;
-        let outputs = self.forward_block(trial)?;
-        let error = mean_squared_difference(&outputs, &target);
+        let block = Self::with_trial(&self.opened()?.current, trial)?;
+        let mut error = Difference::default();
+        self.visit_outputs(&block, &mut |rows, outputs| {
+            error.add(outputs, &*target.get(rows)?);
+            Ok(())
+        })?;
         if let Some(open) = self.open.as_mut() {
             open.target = Some(target);
         }
-        Ok(error)
+        Ok(error.mean_square())
     }
 
     /// Mean squared difference between the outputs of a part of the open block with `trial` and with the weights as they are now, both on
@@ -428,41 +474,63 @@ impl Calibrator {
         let known = match self.open.as_mut().and_then(|open| open.module.take()) {
             Some(known) if known.module == module => known,
             _ => {
-                // Attention needs the residual stream, from which its norm is cheap; the feed-forward part reads its norm's output.
+                let tokens = self.inputs.rows();
+                let width = self.model.architecture().hidden_size;
                 let inputs = match module {
-                    ModuleInfo::Attention => Vec::new(),
+                    ModuleInfo::Attention => None,
                     ModuleInfo::Mlp => {
-                        let mut inputs = Vec::with_capacity(self.inputs.len());
-                        self.visit_inputs(&[module.input()], &mut |_, x, _| inputs.extend_from_slice(x))?;
-                        inputs
+                        let mut inputs = States::new(tokens, width, &self.budget)?;
+                        self.visit_inputs(&current, false, &[module.input()], &mut |_, x, _, first| {
+                            inputs.set(first, x)
+                        })?;
+                        Some(inputs)
                     }
                 };
-                let outputs = self.module_outputs(module, &current, &inputs)?;
+                let mut outputs = States::new(tokens, width, &self.budget)?;
+                self.visit_module(module, &current, inputs.as_ref(), &mut |rows, given| {
+                    outputs.set(rows.start, given)
+                })?;
                 ModuleRun { module, inputs, outputs }
             }
         };
         let changed = Self::with_trial(&current, trial)?;
-        let outputs = self.module_outputs(module, &changed, &known.inputs)?;
-        let error = mean_squared_difference(&outputs, &known.outputs);
+        let mut error = Difference::default();
+        self.visit_module(module, &changed, known.inputs.as_ref(), &mut |rows, given| {
+            error.add(given, &*known.outputs.get(rows)?);
+            Ok(())
+        })?;
         if let Some(open) = self.open.as_mut() {
             open.module = Some(known);
         }
-        Ok(error)
+        Ok(error.mean_square())
     }
 
-    fn module_outputs(&mut self, module: ModuleInfo, block: &Block, inputs: &[f32]) -> Result<Vec<f32>> {
+    /// Shows `visit` what a part of a block gives, batch by batch: the feed-forward part of `inputs`, attention of the residual stream.
+    fn visit_module(
+        &mut self,
+        module: ModuleInfo,
+        block: &Block,
+        inputs: Option<&States>,
+        visit: &mut dyn FnMut(Range<usize>, &[f32]) -> Result<()>,
+    ) -> Result<()> {
         let model = Arc::clone(&self.model);
-        let c = block.architecture();
-        if module == ModuleInfo::Mlp {
-            return Ok(model.install(|| run_feed_forward(block, inputs)));
+        if let Some(inputs) = inputs {
+            for (rows, _) in rows_of(&self.batches) {
+                let read = inputs.get(rows.clone())?;
+                visit(rows, &model.install(|| run_feed_forward(block, &read)))?;
+            }
+            return Ok(());
         }
-        let mut mixed = Vec::with_capacity(self.tokens() * c.query_width());
-        self.visit_inputs_of(block, false, &[module.inner()], &mut |_, x, _| mixed.extend_from_slice(x));
-        if let Some(rounding) = block.activations().input(module.inner()) {
-            model.install(|| rounding.round_rows_parallel(&mut mixed, c.query_width()));
-        }
-        let (outputs, inputs) = module.last().shape(c);
-        Ok(model.install(|| run_linear(block.role(module.last()), &mixed, inputs, outputs)))
+        let a = block.architecture();
+        let (outputs, width) = module.last().shape(a);
+        self.visit_inputs(block, false, &[module.inner()], &mut |_, x, batch, first| {
+            let mut mixed = x.to_vec();
+            let given = model.install(|| {
+                block.round_inputs_parallel(module.inner(), &mut mixed, width);
+                run_linear(block.role(module.last()), &mixed, width, outputs)
+            });
+            visit(first..first + batch.rows(), &given)
+        })
     }
 
     /// Rounds the activations of a site of the open block from now on, or no longer.
@@ -530,8 +598,8 @@ impl Calibrator {
         let mut gradients: Vec<Vec<f32>> = Vec::new();
         for window in windows {
             let first = first_row(window);
-            let rows = first * width..(first + self.windows[window].len()) * width;
-            let (part, parts) = graph.squared_error(&self.inputs[rows.clone()], &target[rows])?;
+            let rows = first..first + self.windows[window].len();
+            let (part, parts) = graph.squared_error(&self.inputs.get(rows.clone())?, &target.get(rows)?)?;
             error += part * scale;
             if gradients.is_empty() {
                 gradients = parts.iter().map(|g| vec![0.0; g.len()]).collect();
@@ -560,20 +628,20 @@ impl Calibrator {
         mean_square: bool,
         windows: &[usize],
     ) -> Result<Vec<LossGradient>> {
-        let original = self.opened()?.original.clone();
+        let original = self.original_block()?;
         for linear in linears {
             original.linear(linear)?;
         }
         let chosen = self.chosen(windows)?;
         let known = self.loss.take().filter(|(of, _)| *of == chosen);
         let inputs = self.dense_inputs("gradients of the dense model's loss")?;
-        let inputs = self.rows(&chosen, inputs);
+        let inputs = self.rows(&chosen, inputs)?;
         let windows: Vec<Vec<u32>> = chosen.iter().map(|&w| self.windows[w].clone()).collect();
         let loss = match known {
             Some((_, known)) => known,
             None => {
                 let batches = batches(&windows, self.options.batch_tokens);
-                LossSlopes::new(&self.model, &windows, &batches, self.next, &inputs)?
+                LossSlopes::new(&self.model, &windows, &batches, (self.next, &inputs), &self.budget)?
             }
         };
         let block = (self.next, &original);
@@ -595,17 +663,14 @@ impl Calibrator {
         }
     }
 
-    /// The rows of some windows, of `[tokens, hidden size]` of all.
-    fn rows<'a>(&self, windows: &[usize], of: &'a [f32]) -> Cow<'a, [f32]> {
-        if windows.iter().copied().eq(0..self.windows.len()) {
-            return Cow::Borrowed(of);
+    /// The rows of some windows, of those of all.
+    fn rows(&self, windows: &[usize], of: &States) -> Result<Vec<f32>> {
+        let mut all = Vec::new();
+        for &window in windows {
+            let first = self.windows[..window].iter().map(Vec::len).sum::<usize>();
+            all.extend_from_slice(&of.get(first..first + self.windows[window].len())?);
         }
-        let width = self.model.architecture().hidden_size;
-        let rows = windows.iter().flat_map(|&window| {
-            let first = self.windows[..window].iter().map(Vec::len).sum::<usize>() * width;
-            &of[first..first + self.windows[window].len() * width]
-        });
-        Cow::Owned(rows.copied().collect())
+        Ok(all)
     }
 
     /// The tokens of some windows (none given: all).
@@ -622,29 +687,36 @@ impl Calibrator {
     /// # Errors
     /// [`Error::Order`] if no block is open.
     pub fn close_block(&mut self) -> Result<Block> {
-        let open = self.opened()?;
-        let (block, original) = (open.current.clone(), open.original.clone());
-        self.open = None;
-        self.advance(&block, &original);
+        self.opened()?;
+        let Some(OpenBlock { original, current: block, .. }) = self.open.take() else {
+            return Err(Error::Order("no block is open; open one first".to_owned()));
+        };
+        self.advance(&block, original.as_ref())?;
         Ok(block)
     }
 
-    /// Goes past a block that was opened as `original` and left as `block`.
-    fn advance(&mut self, block: &Block, original: &Block) {
+    /// Goes past a block that was left as `block`, and opened as `original`, which is given where it is needed.
+    fn advance(&mut self, block: &Block, original: Option<&Block>) -> Result<()> {
+        let original = original.unwrap_or(block);
+        let (model, batches, workspace) = (&self.model, &self.batches, &mut self.workspace);
         if self.options.dense_targets && self.options.inputs == BlockInputs::Compressed {
-            let dense = self.dense_inputs.take().unwrap_or_else(|| self.inputs.clone());
-            self.dense_inputs = Some(self.run(original, dense));
+            let mut dense = match self.dense_inputs.take() {
+                Some(dense) => dense,
+                None => self.inputs.copy(&self.budget)?,
+            };
+            Self::run(model, original, batches, &mut dense, workspace)?;
+            self.dense_inputs = Some(dense);
         }
-        // In place: a second copy of all activations would double the memory.
-        let inputs = std::mem::take(&mut self.inputs);
-        self.inputs = match self.options.inputs {
-            BlockInputs::Dense => self.run(original, inputs),
-            BlockInputs::Compressed => self.run(block, inputs),
+        let runs = match self.options.inputs {
+            BlockInputs::Dense => original,
+            BlockInputs::Compressed => block,
         };
+        Self::run(model, runs, batches, &mut self.inputs, workspace)?;
         if let Some((_, loss)) = &mut self.loss {
             loss.forget(self.next);
         }
         self.next += 1;
+        Ok(())
     }
 
     /// Goes to block `index`, with no block open, by running all blocks before it anew. `replaced` gives the blocks that were closed with other
@@ -665,7 +737,7 @@ impl Calibrator {
         }
         self.open = None;
         if index < self.next {
-            self.inputs = Self::embed(&self.model, &self.batches)?;
+            self.inputs = Self::embed(&self.model, &self.batches, &self.budget)?;
             self.dense_inputs = None;
             self.loss = None;
             self.next = 0;
@@ -673,7 +745,7 @@ impl Calibrator {
         while self.next < index {
             let original = self.model.block(self.next)?;
             let block = replaced(self.next)?.unwrap_or_else(|| original.clone());
-            self.advance(&block, &original);
+            self.advance(&block, Some(&original))?;
         }
         Ok(())
     }
@@ -697,7 +769,21 @@ fn batches(windows: &[Vec<u32>], tokens: usize) -> Vec<Batch> {
     batches
 }
 
-fn mean_squared_difference(a: &[f32], b: &[f32]) -> f64 {
-    let sum: f64 = a.iter().zip(b).map(|(&a, &b)| (f64::from(a) - f64::from(b)).powi(2)).sum();
-    sum / a.len() as f64
+/// A mean squared difference, taken in parts.
+#[derive(Default)]
+struct Difference {
+    sum: f64,
+    count: usize,
+}
+
+impl Difference {
+    fn add(&mut self, a: &[f32], b: &[f32]) {
+        // One after the other, so that the sum does not depend on how it is shared out among batches.
+        a.iter().zip(b).for_each(|(&a, &b)| self.sum += (f64::from(a) - f64::from(b)).powi(2));
+        self.count += a.len();
+    }
+
+    fn mean_square(&self) -> f64 {
+        self.sum / self.count as f64
+    }
 }

@@ -120,13 +120,9 @@ pub(crate) fn run_feed_forward(block: &Block, normed: &[f32]) -> Vec<f32> {
                 let (read, scratch) = scratch.split_at_mut(n * width);
                 let (gated, scratch) = scratch.split_at_mut(n * inner);
                 read.copy_from_slice(x);
-                if let Some(rounding) = block.activations().input(InputGroup::MlpIn) {
-                    rounding.round_rows(read, width);
-                }
+                block.round_inputs(InputGroup::MlpIn, read, width);
                 run_inner(block, read, n, gated, scratch, false);
-                if let Some(rounding) = block.activations().input(InputGroup::MlpOut) {
-                    rounding.round_rows(gated, inner);
-                }
+                block.round_inputs(InputGroup::MlpOut, gated, inner);
                 apply(block.role(Role::Down), gated, n, y, false);
             });
         });
@@ -248,9 +244,7 @@ pub(crate) fn run_block(
             if last == Some(InputGroup::AttnIn) {
                 return;
             }
-            if let Some(rounding) = activations.input(InputGroup::AttnIn) {
-                rounding.round_rows(normed, width);
-            }
+            block.round_inputs(InputGroup::AttnIn, normed, width);
             apply(block.role(Role::Query), normed, n, q, schedule.share_outputs);
             apply(block.role(Role::Key), normed, n, k, schedule.share_outputs);
             apply(block.role(Role::Value), normed, n, v, schedule.share_outputs);
@@ -309,9 +303,7 @@ pub(crate) fn run_block(
     if last == Some(InputGroup::AttnOut) {
         return;
     }
-    if let Some(rounding) = activations.input(InputGroup::AttnOut) {
-        rounding.round_rows_parallel(mixed, query_width);
-    }
+    block.round_inputs_parallel(InputGroup::AttnOut, mixed, query_width);
 
     // Output projection, norm, feed-forward part.
     let feed_forward =
@@ -337,9 +329,7 @@ pub(crate) fn run_block(
                 if last == Some(InputGroup::MlpIn) {
                     return;
                 }
-                if let Some(rounding) = activations.input(InputGroup::MlpIn) {
-                    rounding.round_rows(normed, width);
-                }
+                block.round_inputs(InputGroup::MlpIn, normed, width);
                 run_inner(block, normed, n, gated, scratch, schedule.share_outputs);
                 if let Some(seen) = seen_out {
                     seen.copy_from_slice(gated);
@@ -347,9 +337,7 @@ pub(crate) fn run_block(
                 if last == Some(InputGroup::MlpOut) {
                     return;
                 }
-                if let Some(rounding) = activations.input(InputGroup::MlpOut) {
-                    rounding.round_rows(gated, inner);
-                }
+                block.round_inputs(InputGroup::MlpOut, gated, inner);
                 apply(block.role(Role::Down), gated, n, normed, schedule.share_outputs);
                 add_assign(h, normed);
                 if !norms_first {

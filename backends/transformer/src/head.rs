@@ -3,13 +3,12 @@
 //! Logits are formed tile by tile; of each tile only its maximum, the sum of exponentials and the logits asked for are kept. Tiles
 //! are put together in order in double precision, so the result does not depend on how they were shared among threads.
 
-use std::sync::Arc;
-
 use rayon::prelude::*;
 
-use crate::kernels::{PANEL, PackedMatrix, RowStatistics, row_statistics};
+use crate::kernels::{HalfFormat, PANEL, RowStatistics, row_statistics};
 use crate::norm::Norm;
 use crate::scratch::with_scratch;
+use crate::weight::Weight;
 
 /// Panels of one tile: 512 tokens of the vocabulary.
 const TILE_PANELS: usize = 32;
@@ -23,8 +22,10 @@ pub(crate) struct Head {
     /// Where there is one.
     pub norm: Option<Norm>,
     /// To the width that the head reads, where that is another than the residual stream's.
-    pub project: Option<PackedMatrix>,
-    pub weight: Arc<PackedMatrix>,
+    pub project: Option<Weight>,
+    pub weight: Weight,
+    /// What inputs of both are rounded to.
+    pub half: Option<HalfFormat>,
 }
 
 /// What is known of the distribution after one position.
@@ -48,7 +49,7 @@ pub(crate) struct Target {
 impl Head {
     /// What the head's weight reads.
     fn prepare(&self, hidden: &[f32]) -> Vec<f32> {
-        let normed = match &self.norm {
+        let mut normed = match &self.norm {
             None => hidden.to_vec(),
             Some(norm) => {
                 let mut normed = vec![0f32; hidden.len()];
@@ -58,14 +59,18 @@ impl Head {
                 normed
             }
         };
-        match &self.project {
-            None => normed,
-            Some(project) => {
-                let rows = normed.len() / project.inputs();
-                let mut projected = vec![0f32; rows * project.outputs()];
-                project.multiply_parallel(&normed, rows, &mut projected);
-                projected
-            }
+        self.round(&mut normed);
+        let Some(project) = &self.project else { return normed };
+        let rows = normed.len() / project.inputs();
+        let mut projected = vec![0f32; rows * project.outputs()];
+        project.multiply_parallel(&normed, rows, &mut projected);
+        self.round(&mut projected);
+        projected
+    }
+
+    fn round(&self, values: &mut [f32]) {
+        if let Some(half) = self.half {
+            values.par_chunks_mut(1 << 14).for_each(|values| half.round_all(values));
         }
     }
 
@@ -179,9 +184,10 @@ mod tests {
         let value = |i: usize| ((i * 7919) % 2003) as f32 / 700.0 - 1.4;
         let weight: Vec<f32> = (0..width * vocabulary).map(value).collect();
         let head = Head {
-            norm: Some(Norm { weight: Arc::new(vec![1.0; width]), bias: None, eps: 1e-5 }),
+            norm: Some(Norm { weight: std::sync::Arc::new(vec![1.0; width]), bias: None, eps: 1e-5 }),
             project: None,
-            weight: Arc::new(PackedMatrix::pack(vocabulary, width, &weight)),
+            weight: Weight::dense(vocabulary, width, &weight),
+            half: None,
         };
         for rows in [1, 5, 200] {
             let hidden: Vec<f32> = (0..rows * width).map(|i| value(i * 31 + 5)).collect();

@@ -4,12 +4,15 @@
 //! back, and what is kept is the gradient of the loss with respect to the outputs of every block; the gradients of one block's weights follow
 //! from it when the block is open.
 
+use std::ops::Range;
+
 use candle_core::{D, Device, Tensor, Var};
 
-use crate::batch::Batch;
+use crate::batch::{Batch, rows_of};
 use crate::forward::{Capture, Workspace};
 use crate::gradients::{BlockGraph, NormGraph, of_variable};
 use crate::layout::OuterTensor;
+use crate::states::{Budget, States};
 use crate::{Architecture, Block, Error, Model, Result};
 
 /// Rows whose logits are formed at once.
@@ -143,9 +146,10 @@ fn check(windows: &[Vec<u32>]) -> Result<()> {
     }
 }
 
-/// Per block, the gradient of each window's own loss with respect to the block's outputs, `[tokens, hidden size]`.
+/// Per block, the gradient of each window's own loss with respect to the block's outputs, `[tokens, hidden size]`; none any more for blocks that
+/// are done with.
 #[derive(Debug)]
-pub(crate) struct LossSlopes(Vec<Vec<f32>>);
+pub(crate) struct LossSlopes(Vec<Option<States>>);
 
 impl LossSlopes {
     /// Runs the model on `inputs` of block `first`, `[tokens, hidden size]`, of all windows, and goes back.
@@ -153,42 +157,56 @@ impl LossSlopes {
         model: &Model,
         windows: &[Vec<u32>],
         batches: &[Batch],
-        first: usize,
-        inputs: &[f32],
+        (first, inputs): (usize, &[f32]),
+        budget: &Budget,
     ) -> Result<Self> {
         check(windows)?;
-        // Entry `i` holds the inputs of block `i` on the way forward, and the gradient with respect to them on the way back.
-        let mut states = vec![Vec::new(); model.block_count() + 1];
-        states[first] = inputs.to_vec();
-        let mut workspace = Workspace::default();
-        for index in first..model.block_count() {
-            let mut hidden = states[index].clone();
-            let block = model.block(index)?;
-            model.run_batches(&block, batches, &mut hidden, &mut workspace);
-            states[index + 1] = hidden;
-        }
         let width = model.architecture().hidden_size;
+        let count = model.block_count();
+        // Entry `i` holds the inputs of block `i` on the way forward, and the gradient with respect to them on the way back.
+        let mut states: Vec<Option<States>> = (0..=count).map(|_| None).collect();
+        let mut present = States::new(inputs.len() / width, width, budget)?;
+        present.set(0, inputs)?;
+        let mut workspace = Workspace::default();
+        for (index, place) in states.iter_mut().enumerate().take(count).skip(first) {
+            let mut next = present.copy(budget)?;
+            let block = model.block(index)?;
+            for (rows, batch) in rows_of(batches) {
+                next.change(rows, |hidden| {
+                    model.run_one(&block, batch, hidden, &mut workspace, &mut Capture::default());
+                    Ok(())
+                })?;
+            }
+            *place = Some(std::mem::replace(&mut present, next));
+        }
         let head = HeadGraph::new(model.head()?, model.architecture())?;
-        each_window(windows, width, &mut states[model.block_count()], |window, rows| {
-            Ok(head.loss(rows, &window[1..], false)?.slopes)
-        })?;
-        for index in (first + 1..model.block_count()).rev() {
-            let graph = BlockGraph::new(model, &model.block(index)?, &[])?;
-            let (before, after) = states.split_at_mut(index + 1);
-            let slopes = &after[0];
-            let mut at = 0;
-            each_window(windows, width, &mut before[index], |_, rows| {
-                let slopes = &slopes[at..at + rows.len()];
-                at += rows.len();
-                Ok(graph.slopes(rows, slopes, true)?.0)
+        for (window, rows) in windows.iter().zip(rows_of_windows(windows)) {
+            present.change(rows, |hidden| {
+                hidden.copy_from_slice(&head.loss(hidden, &window[1..], false)?.slopes);
+                Ok(())
             })?;
         }
-        Ok(Self(states.into_iter().skip(1).collect()))
+        states[count] = Some(present);
+        for index in (first + 1..count).rev() {
+            let graph = BlockGraph::new(model, &model.block(index)?, &[])?;
+            let (before, after) = states.split_at_mut(index + 1);
+            let (Some(inputs), Some(slopes)) = (&mut before[index], &after[0]) else { continue };
+            for rows in rows_of_windows(windows) {
+                let slopes = slopes.get(rows.clone())?;
+                inputs.change(rows, |hidden| {
+                    let back = graph.slopes(hidden, &slopes, true)?.0;
+                    hidden.copy_from_slice(&back);
+                    Ok(())
+                })?;
+            }
+        }
+        states.remove(0);
+        Ok(Self(states))
     }
 
     /// Lets go of what belongs to a block.
     pub(crate) fn forget(&mut self, index: usize) {
-        self.0[index] = Vec::new();
+        self.0[index] = None;
     }
 
     /// Gradients of the weights of `linears` of block `index`, which is `block` and reads `inputs` in the dense model.
@@ -206,12 +224,13 @@ impl LossSlopes {
         let graph = BlockGraph::new(model, block, &names)?;
         let width = model.architecture().hidden_size;
         let share = 1.0 / windows.len() as f32;
+        let Some(slopes) = &self.0[index] else {
+            return Err(Error::Order(format!("block {index} is done with; its gradients are gone")));
+        };
         let mut found: Vec<LossGradient> = Vec::new();
-        let mut first = 0;
-        for window in windows {
-            let rows = first * width..(first + window.len()) * width;
-            first += window.len();
-            let (_, parts) = graph.slopes(&inputs[rows.clone()], &self.0[index][rows], false)?;
+        for rows in rows_of_windows(windows) {
+            let inputs = &inputs[rows.start * width..rows.end * width];
+            let (_, parts) = graph.slopes(inputs, &slopes.get(rows)?, false)?;
             if found.is_empty() {
                 found = parts
                     .iter()
@@ -232,21 +251,13 @@ impl LossSlopes {
     }
 }
 
-/// Replaces the rows of every window by what `f` makes of them.
-fn each_window(
-    windows: &[Vec<u32>],
-    width: usize,
-    states: &mut [f32],
-    mut f: impl FnMut(&[u32], &[f32]) -> Result<Vec<f32>>,
-) -> Result<()> {
-    let mut rest = states;
-    for window in windows {
-        let (rows, after) = rest.split_at_mut(window.len() * width);
-        let replaced = f(window, rows)?;
-        rows.copy_from_slice(&replaced);
-        rest = after;
-    }
-    Ok(())
+/// The rows of each window, which stand one after another.
+fn rows_of_windows(windows: &[Vec<u32>]) -> impl Iterator<Item = Range<usize>> + '_ {
+    windows.iter().scan(0, |first, window| {
+        let rows = *first..*first + window.len();
+        *first = rows.end;
+        Some(rows)
+    })
 }
 
 /// What lies before the first block, and where its gradients go among the parameters.
@@ -338,9 +349,7 @@ struct HeadSlopes {
 impl HeadGraph {
     fn new(head: &crate::head::Head, a: &Architecture) -> Result<Self> {
         let vector = |values: &[f32]| Var::from_slice(values, values.len(), &Device::Cpu);
-        let matrix = |m: &crate::kernels::PackedMatrix| {
-            Var::from_vec(m.unpack(), (m.outputs(), m.inputs()), &Device::Cpu)
-        };
+        let matrix = |m: &crate::Weight| Var::from_vec(m.unpack(), (m.outputs(), m.inputs()), &Device::Cpu);
         let norm = head.norm.as_ref();
         let own = [
             norm.map(|norm| vector(&norm.weight)).transpose()?,

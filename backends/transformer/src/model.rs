@@ -12,18 +12,23 @@ use crate::batch::{Batch, KeyValueCache, LayerKeys};
 use crate::block::{Block, BlockInfo};
 use crate::forward::{Capture, Geometry, Workspace, run_block};
 use crate::head::Head;
-use crate::kernels::{PackedMatrix, add_assign};
+use crate::kernels::add_assign;
 use crate::layout::OuterTensor;
 use crate::norm::Norm;
 use crate::rope::RopeTable;
+use crate::weight::Weight;
 use crate::weights::Aliased;
-use crate::{Architecture, Error, Result, TensorSource};
+use crate::{Architecture, Error, Precision, Result, TensorSource};
 
 /// How a model is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct LoadOptions {
     /// Compute threads; 0 means as many as the machine runs at once.
     pub threads: usize,
+    /// In which precision products are formed.
+    pub precision: Precision,
+    /// Read every block anew for each pass, instead of keeping all in memory: for models that do not fit.
+    pub stream: bool,
 }
 
 /// A model that is open. Blocks are decoded when they are first wanted.
@@ -35,7 +40,9 @@ pub struct Model {
     source: Arc<dyn TensorSource>,
     files: Option<Arc<ModelFiles>>,
     /// From the embedding to the residual stream, where they differ in width.
-    project_in: Option<PackedMatrix>,
+    project_in: Option<Weight>,
+    precision: Precision,
+    stream: bool,
     head: OnceLock<Head>,
     blocks: Vec<OnceLock<Block>>,
     rope: Option<Mutex<Arc<RopeTable>>>,
@@ -102,6 +109,8 @@ impl Model {
             source,
             files: None,
             project_in: None,
+            precision: options.precision,
+            stream: options.stream,
             head: OnceLock::new(),
             blocks,
             rope,
@@ -123,9 +132,10 @@ impl Model {
         values.map(Some).map_err(|e| e.of_model(&self.name))
     }
 
-    fn outer_matrix(&self, tensor: OuterTensor) -> Result<Option<PackedMatrix>> {
+    fn outer_matrix(&self, tensor: OuterTensor) -> Result<Option<Weight>> {
         let Some(&[outputs, inputs]) = tensor.shape(&self.architecture).as_deref() else { return Ok(None) };
-        Ok(self.outer(tensor)?.map(|values| PackedMatrix::pack(outputs, inputs, &values)))
+        let pack = |values: Vec<f32>| Weight::numbers(self.precision.half(), outputs, inputs, &values);
+        Ok(self.outer(tensor)?.map(pack))
     }
 
     /// Takes the files of the model that this one was made of, for what lies beside the weights.
@@ -168,6 +178,16 @@ impl Model {
         self.architecture.num_hidden_layers
     }
 
+    /// In which precision products are formed.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// Whether every block is read anew for each pass.
+    pub fn streams(&self) -> bool {
+        self.stream
+    }
+
     /// Number of compute threads.
     pub fn threads(&self) -> usize {
         self.pool.current_num_threads()
@@ -178,11 +198,14 @@ impl Model {
         self.pool.install(f)
     }
 
-    /// Decodes all blocks and the head and keeps them, on all threads.
+    /// Decodes the head and, unless blocks are streamed, all blocks, and keeps them, on all threads.
     ///
     /// # Errors
     /// If a tensor cannot be decoded.
     pub fn load_all(&self) -> Result<()> {
+        if self.stream {
+            return self.head().map(|_| ());
+        }
         self.install(|| {
             (0..self.block_count()).into_par_iter().try_for_each(|index| -> Result<()> {
                 if self.blocks[index].get().is_none() {
@@ -215,7 +238,8 @@ impl Model {
 
     /// Block `index` as the files have it, whatever was replaced since.
     fn load_block(&self, index: usize) -> Result<Block> {
-        Block::load(self.source.as_ref(), &self.architecture, index).map_err(|e| e.of_model(&self.name))
+        Block::load(self.source.as_ref(), &self.architecture, index, self.precision)
+            .map_err(|e| e.of_model(&self.name))
     }
 
     /// Puts another block in place of block `index`, for everything this model computes from now on.
@@ -250,8 +274,9 @@ impl Model {
         let matrix = if a.tie_word_embeddings { OuterTensor::Embedding } else { OuterTensor::Head };
         let missing =
             || Error::MissingTensor { model: self.name.clone(), tensor: matrix.name(a.family.names) };
-        let weight = Arc::new(self.outer_matrix(matrix)?.ok_or_else(missing)?);
-        let head = Head { norm, project: self.outer_matrix(OuterTensor::ProjectOut)?, weight };
+        let weight = self.outer_matrix(matrix)?.ok_or_else(missing)?;
+        let project = self.outer_matrix(OuterTensor::ProjectOut)?;
+        let head = Head { norm, project, weight, half: self.precision.half() };
         Ok(self.head.get_or_init(|| head))
     }
 
@@ -284,19 +309,11 @@ impl Model {
             let found = self.install(|| self.source.load_rows(&tensor.name(names), rows));
             found.map_err(|e| e.of_model(&self.name))
         };
-        let mut hidden = match self.head.get().filter(|_| a.tie_word_embeddings) {
-            // In memory already.
-            Some(head) => {
-                let mut hidden = vec![0f32; tokens.len() * a.embedding_size];
-                self.install(|| {
-                    let rows = hidden.par_chunks_mut(a.embedding_size).zip(tokens).with_min_len(64);
-                    rows.for_each(|(row, &token)| head.weight.copy_row(token as usize, row));
-                });
-                hidden
-            }
-            None => rows(OuterTensor::Embedding, tokens)?,
-        };
+        let mut hidden = rows(OuterTensor::Embedding, tokens)?;
         if let Some(project) = &self.project_in {
+            if let Some(half) = self.precision.half() {
+                half.round_all(&mut hidden);
+            }
             let mut projected = vec![0f32; tokens.len() * a.hidden_size];
             self.install(|| project.multiply_parallel(&hidden, tokens.len(), &mut projected));
             hidden = projected;
@@ -381,22 +398,6 @@ impl Model {
         let rope = self.rope(positions);
         let geometry = Geometry { rope: rope.as_deref() };
         self.install(|| run_block(&geometry, block, batch, &[], hidden, workspace, capture));
-    }
-
-    /// Runs one block, with the weights given, on batches whose hidden states stand one after another in `hidden`, in place.
-    pub(crate) fn run_batches(
-        &self,
-        block: &Block,
-        batches: &[Batch],
-        hidden: &mut [f32],
-        workspace: &mut Workspace,
-    ) {
-        let mut rest = hidden;
-        for batch in batches {
-            let (rows, after) = rest.split_at_mut(batch.rows() * self.architecture.hidden_size);
-            self.run_one(block, batch, rows, workspace, &mut Capture::default());
-            rest = after;
-        }
     }
 
     /// Natural logarithms of the probabilities of every next token after each token of one sequence, `[tokens, vocabulary]`. The whole of

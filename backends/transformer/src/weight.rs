@@ -1,14 +1,16 @@
-//! The weight of a linear: dense, or integer codes that stay as they are.
+//! The weight of a linear: numbers of 32 or 16 bits, or integer codes that stay as they are.
 
 use std::sync::Arc;
 
-use crate::kernels::{PackedIntegers, PackedMatrix};
+use crate::kernels::{HalfFormat, PackedHalves, PackedIntegers, PackedMatrix};
 
 /// A weight matrix `[out, in]`, packed for products `Y = X W^T`. Cloning is cheap.
 #[derive(Debug, Clone)]
 pub enum Weight {
     /// Numbers.
     Dense(Arc<PackedMatrix>),
+    /// Numbers of 16 bits.
+    Halves(Arc<PackedHalves>),
     /// Integer codes on grids.
     Integers(Arc<PackedIntegers>),
 }
@@ -22,10 +24,30 @@ impl Weight {
         Weight::Dense(Arc::new(PackedMatrix::pack(outputs, inputs, values)))
     }
 
+    /// Packs a matrix in a format of 16 bits where one is given, else in single precision.
+    ///
+    /// # Panics
+    /// As [`dense`](Self::dense).
+    pub(crate) fn numbers(half: Option<HalfFormat>, outputs: usize, inputs: usize, values: &[f32]) -> Self {
+        match half {
+            None => Self::dense(outputs, inputs, values),
+            Some(format) => Self::halves(format, outputs, inputs, values),
+        }
+    }
+
+    /// As [`dense`](Self::dense), with numbers rounded to 16 bits.
+    ///
+    /// # Panics
+    /// As [`dense`](Self::dense).
+    pub fn halves(format: HalfFormat, outputs: usize, inputs: usize, values: &[f32]) -> Self {
+        Weight::Halves(Arc::new(PackedHalves::pack(format, outputs, inputs, values)))
+    }
+
     /// The numbers, or those that the codes stand for, row-major `[outputs, inputs]`.
     pub fn unpack(&self) -> Vec<f32> {
         match self {
             Weight::Dense(weight) => weight.unpack(),
+            Weight::Halves(weight) => weight.unpack(),
             Weight::Integers(weight) => weight.unpack(),
         }
     }
@@ -33,7 +55,7 @@ impl Weight {
     /// The integer codes, where it has them.
     pub fn integers(&self) -> Option<&PackedIntegers> {
         match self {
-            Weight::Dense(_) => None,
+            Weight::Dense(_) | Weight::Halves(_) => None,
             Weight::Integers(weight) => Some(weight),
         }
     }
@@ -42,6 +64,7 @@ impl Weight {
     pub fn outputs(&self) -> usize {
         match self {
             Weight::Dense(weight) => weight.outputs(),
+            Weight::Halves(weight) => weight.outputs(),
             Weight::Integers(weight) => weight.outputs(),
         }
     }
@@ -50,6 +73,7 @@ impl Weight {
     pub fn inputs(&self) -> usize {
         match self {
             Weight::Dense(weight) => weight.inputs(),
+            Weight::Halves(weight) => weight.inputs(),
             Weight::Integers(weight) => weight.inputs(),
         }
     }
@@ -58,6 +82,7 @@ impl Weight {
     pub fn nonzeros(&self) -> usize {
         match self {
             Weight::Dense(weight) => weight.nonzeros(),
+            Weight::Halves(weight) => weight.nonzeros(),
             Weight::Integers(weight) => weight.outputs() * weight.inputs(),
         }
     }
@@ -66,6 +91,7 @@ impl Weight {
     pub fn panel_count(&self) -> usize {
         match self {
             Weight::Dense(weight) => weight.panel_count(),
+            Weight::Halves(weight) => weight.panel_count(),
             Weight::Integers(weight) => weight.panel_count(),
         }
     }
@@ -82,6 +108,7 @@ impl Weight {
     ) {
         match self {
             Weight::Dense(weight) => weight.multiply_panels(x, rows, first, count, y, y_stride),
+            Weight::Halves(weight) => weight.multiply_panels(x, rows, first, count, y, y_stride),
             Weight::Integers(weight) => weight.multiply_panels(x, rows, first, count, y, y_stride),
         }
     }
@@ -90,6 +117,7 @@ impl Weight {
     pub(crate) fn multiply(&self, x: &[f32], rows: usize, y: &mut [f32]) {
         match self {
             Weight::Dense(weight) => weight.multiply(x, rows, y),
+            Weight::Halves(weight) => weight.multiply(x, rows, y),
             Weight::Integers(weight) => weight.multiply(x, rows, y),
         }
     }
@@ -98,6 +126,7 @@ impl Weight {
     pub(crate) fn multiply_parallel(&self, x: &[f32], rows: usize, y: &mut [f32]) {
         match self {
             Weight::Dense(weight) => weight.multiply_parallel(x, rows, y),
+            Weight::Halves(weight) => weight.multiply_parallel(x, rows, y),
             Weight::Integers(weight) => weight.multiply_parallel(x, rows, y),
         }
     }

@@ -103,6 +103,13 @@ impl TensorSource for MemorySource {
     fn load(&self, name: &str) -> Result<Vec<f32>> {
         Ok(self.get(name)?.1.clone())
     }
+
+    fn load_rows(&self, name: &str, rows: &[u32]) -> Result<Vec<f32>> {
+        let (shape, values) = self.get(name)?;
+        check_rows(name, shape, rows)?;
+        let columns = shape.last().copied().unwrap_or_default();
+        Ok(rows.iter().flat_map(|&row| &values[row as usize * columns..][..columns]).copied().collect())
+    }
 }
 
 fn check_rows(name: &str, shape: &[usize], rows: &[u32]) -> Result<()> {

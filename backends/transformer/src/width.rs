@@ -118,7 +118,8 @@ impl Model {
             architecture: self.architecture().clone(),
             kept: kept.to_vec(),
         });
-        let options = LoadOptions { threads: self.threads() };
+        let options =
+            LoadOptions { threads: self.threads(), precision: self.precision(), stream: self.streams() };
         let mut model = Model::from_source(source, config, self.name().to_owned(), &options)?;
         model.keep_files_of(self);
         Ok(model)

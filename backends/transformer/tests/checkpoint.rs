@@ -84,8 +84,13 @@ fn what_does_not_fit_is_refused() {
 }
 
 fn open(config: Value, source: MemorySource) -> Result<Model, String> {
-    Model::from_source(Arc::new(source), config, "some/model".to_owned(), &LoadOptions { threads: 1 })
-        .map_err(|e| e.to_string())
+    Model::from_source(
+        Arc::new(source),
+        config,
+        "some/model".to_owned(),
+        &LoadOptions { threads: 1, ..LoadOptions::default() },
+    )
+    .map_err(|e| e.to_string())
 }
 
 #[test]

@@ -16,8 +16,13 @@ fn windows() -> Vec<Vec<u32>> {
 }
 
 fn build(source: MemorySource, config: &Value) -> Model {
-    Model::from_source(Arc::new(source), config.clone(), "test".to_owned(), &LoadOptions { threads: 2 })
-        .unwrap()
+    Model::from_source(
+        Arc::new(source),
+        config.clone(),
+        "test".to_owned(),
+        &LoadOptions { threads: 2, ..LoadOptions::default() },
+    )
+    .unwrap()
 }
 
 fn blocks(model: &Model) -> Vec<Block> {

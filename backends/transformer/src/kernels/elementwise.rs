@@ -67,6 +67,27 @@ multiversion! {
 }
 
 multiversion! {
+    /// Rounds to the nearest bfloat16, halves to even.
+    pub fn round_to_bf16[FMA](x: &mut [f32]) {
+        let _ = FMA;
+        for x in x.iter_mut() {
+            let bits = x.to_bits();
+            *x = f32::from_bits(bits.wrapping_add(0x7fff + (bits >> 16 & 1)) & 0xffff_0000);
+        }
+    }
+}
+
+multiversion! {
+    /// The numbers that bits of bfloat16 stand for.
+    pub fn widen_bf16[FMA](from: &[u16], to: &mut [f32]) {
+        let _ = FMA;
+        for (to, &from) in to.iter_mut().zip(from) {
+            *to = f32::from_bits(u32::from(from) << 16);
+        }
+    }
+}
+
+multiversion! {
     /// Negative values become zero.
     pub fn relu[FMA](x: &mut [f32]) {
         let _ = FMA;

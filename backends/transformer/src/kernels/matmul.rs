@@ -371,6 +371,11 @@ impl PackedMatrix {
         }
     }
 
+    /// `[panels][inputs][16]`.
+    pub(super) fn panels(&self) -> &[f32] {
+        &self.panels
+    }
+
     /// How many of its numbers are not zero.
     pub fn nonzeros(&self) -> usize {
         // What fills up the last panel is zero.

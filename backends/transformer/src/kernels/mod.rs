@@ -9,8 +9,10 @@
 //!    again for AVX2 + FMA (and AVX-512 for the products) and picked when the program starts.
 #![allow(unsafe_code)]
 
+mod buffer;
 mod elementwise;
 mod gram;
+mod halves;
 mod integers;
 mod matmul;
 mod vector;
@@ -20,6 +22,7 @@ pub use elementwise::{
     softmax_columns,
 };
 pub use gram::GramSum;
+pub use halves::{HalfFormat, PackedHalves};
 pub use integers::PackedIntegers;
 pub use matmul::{INNER_BLOCK, PANEL, PackedMatrix, Start, Strided, multiply_strided};
 

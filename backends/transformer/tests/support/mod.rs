@@ -77,7 +77,7 @@ pub fn model(name: &str, threads: usize) -> Model {
         Arc::new(source(case)),
         case["config"].clone(),
         name.to_owned(),
-        &LoadOptions { threads },
+        &LoadOptions { threads, ..LoadOptions::default() },
     )
     .unwrap()
 }

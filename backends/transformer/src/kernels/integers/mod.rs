@@ -12,10 +12,9 @@ mod few_rows;
 mod grid_values;
 mod unpack;
 
-use std::cell::Cell;
-
 use llmcb_model_files::packed::IntegerMatrix;
 
+use super::buffer::with_buffer;
 use super::matmul::{INNER_BLOCK, PANEL, PanelBlock, multiply_panel_block};
 use super::{InstructionSet, instruction_set};
 use few_rows::FewRows;
@@ -44,21 +43,6 @@ pub struct PackedIntegers {
     group_of: Option<Vec<u32>>,
     /// Whether groups are out of the order of the inputs.
     shuffled: bool,
-}
-
-thread_local! {
-    static BUFFER: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
-}
-
-/// Calls `f` with `len` values of any content, kept by the thread for the next time.
-fn with_buffer<R>(len: usize, f: impl FnOnce(&mut [f32]) -> R) -> R {
-    let mut buffer = BUFFER.take();
-    if buffer.len() < len {
-        buffer.resize(len, 0.0);
-    }
-    let result = f(&mut buffer[..len]);
-    BUFFER.set(buffer);
-    result
 }
 
 /// Codes in a word.
