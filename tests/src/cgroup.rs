@@ -1,6 +1,7 @@
 //! A control group with little memory, where this machine lets us make one.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 /// A control group, removed with this.
@@ -34,7 +35,9 @@ impl SmallMemory {
     /// Why there can be none here: it takes the right to write to this process's control group.
     pub fn new(bytes: u64) -> Result<SmallMemory, String> {
         let (parent, limit, swap) = place()?;
-        let folder = parent.join(format!("llmcb-test-{}", std::process::id()));
+        static MADE: AtomicU32 = AtomicU32::new(0);
+        let number = MADE.fetch_add(1, Ordering::Relaxed);
+        let folder = parent.join(format!("llmcb-test-{}-{number}", std::process::id()));
         std::fs::create_dir(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
         let group = SmallMemory { folder };
         let file = group.folder.join(limit);

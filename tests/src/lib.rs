@@ -7,6 +7,7 @@ pub mod data;
 pub mod families;
 pub mod gguf;
 pub mod hub;
+pub mod large;
 pub mod model;
 pub mod results;
 pub mod sandbox;

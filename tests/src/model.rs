@@ -179,7 +179,7 @@ fn tokenizer() -> Value {
     })
 }
 
-fn config(shape: Shape, vocabulary: usize) -> Value {
+pub(crate) fn config(shape: Shape, vocabulary: usize) -> Value {
     json!({
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",

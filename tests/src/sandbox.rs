@@ -176,8 +176,16 @@ impl Running {
     ///
     /// # Panics
     /// When it takes too long.
-    pub fn wait(mut self) -> Finished {
-        let until = Instant::now() + PATIENCE;
+    pub fn wait(self) -> Finished {
+        self.wait_for(PATIENCE)
+    }
+
+    /// As [`wait`](Self::wait), for work that takes longer than that of most tests.
+    ///
+    /// # Panics
+    /// When it takes longer than `patience`.
+    pub fn wait_for(mut self, patience: Duration) -> Finished {
+        let until = Instant::now() + patience;
         let status = loop {
             if let Some(status) = self.child.try_wait().expect("status of the program") {
                 break status;
@@ -186,7 +194,7 @@ impl Running {
                 let _ = kill_process_group(self.pid(), Signal::KILL);
                 let _ = self.child.wait();
                 let finished = self.finished(ExitStatus::from_raw(9));
-                panic!("no end within {PATIENCE:?}\n{}\n{}", finished.stdout, finished.stderr);
+                panic!("no end within {patience:?}\n{}\n{}", finished.stdout, finished.stderr);
             }
             std::thread::sleep(Duration::from_millis(5));
         };

@@ -19,9 +19,10 @@ fn descriptor() -> Descriptor {
     Descriptor::backend("candle", "candle", env!("CARGO_PKG_VERSION"))
         .summary("Runs and opens models in the worker itself, on the CPU, with candle.")
         .description(
-            "Loads models of the LLaMA family (LLaMA 1, 2, 3, Vicuna, TinyLlama, SmolLM2) and Qwen2 from safetensors or \
-             GGUF and computes in float32. As an engine it gives methods the blocks of the model, statistics of their \
-             inputs and gradients; as a runner it scores and generates.\n\n\
+            "Loads LLaMA 1, 2, 3 and what has their shape (Vicuna, TinyLlama, SmolLM2), Mistral, Qwen2, Phi-3, OPT, ChatGLM2 and \
+             ChatGLM3 from safetensors, and those of LLaMA's shape from GGUF. As an engine it gives methods the blocks of the model, \
+             one in memory at a time, statistics of their inputs and gradients, in float32; as a runner it scores and generates, in \
+             float32 unless told otherwise.\n\n\
              Scoring runs shared prefixes once (the endings of one question, few-shot prompts), packs sequences without \
              padding, and computes logits only where they are scored. Results do not depend on how requests are batched.",
         )

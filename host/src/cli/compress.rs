@@ -82,7 +82,7 @@ pub fn run(global: &GlobalFlags, command: CompressCommand) -> Result<ExitCode, F
     let file = SuiteFile {
         models: command.model.map(|model| vec![model]),
         methods: request::lines(&[command.method]),
-        backends: command.engine.map(|engine| vec![PluginLine::Text(engine)]),
+        engine: command.engine.map(PluginLine::Text),
         tasks: Some(Vec::new()),
         dense: Some(false),
         format: command.format,
