@@ -90,7 +90,7 @@ fn a_model_larger_than_the_memory_is_compressed() {
 /// `cargo test --release -p llmcb-tests --test size -- --ignored --nocapture`: takes minutes and 20 GB of disk.
 #[test]
 #[ignore = "takes minutes and 20 GB of disk"]
-fn a_model_of_nearly_two_billion_parameters_is_compressed_in_a_third_of_its_size() {
+fn a_model_of_nearly_two_billion_parameters_is_compressed_within_less_than_half_its_size() {
     let shape = Shape {
         blocks: 34,
         hidden: 2048,
@@ -99,7 +99,7 @@ fn a_model_of_nearly_two_billion_parameters_is_compressed_in_a_third_of_its_size
         key_value_heads: 16,
         positions: 512,
     };
-    compress_within(shape, 1200 << 20, 2.7, Duration::from_secs(3600));
+    compress_within(shape, 1300 << 20, 2.5, Duration::from_secs(3600));
 }
 
 #[test]

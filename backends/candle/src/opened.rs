@@ -105,7 +105,7 @@ impl Opened {
             bytes_on_disk: provenance.bytes_on_disk,
             compute: precision.name().into(),
             device: "cpu".into(),
-            prefix_token: tokenizer.bos().or(tokenizer.eos()),
+            prefix_token: tokenizer.bos().or(tokenizer.prefix().last().copied()).or(tokenizer.eos()),
             end_token: tokenizer.eos(),
             linears: Vec::new(),
             attention: Vec::new(),

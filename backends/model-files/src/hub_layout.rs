@@ -11,6 +11,7 @@ use crate::encoding::Encoding;
 use crate::mapping::Mapping;
 use crate::model::{Entry, Format, PICKLE, PICKLE_REMEDY, Parts, Stored, files_ending_in};
 use crate::packed::Quantization;
+use crate::tokenizer::Source;
 use crate::{Error, Result};
 
 const SINGLE: &str = "model.safetensors";
@@ -18,15 +19,8 @@ const INDEX: &str = "model.safetensors.index.json";
 /// What the format itself allows for the JSON at the head of a file.
 const MAX_HEADER: u64 = 100_000_000;
 const DOWNLOAD_AGAIN: &str = "the file is truncated or damaged: fetch or write it again";
-/// Files beside the weights that decide what a model computes.
-const DESCRIPTIONS: [&str; 6] = [
-    "config.json",
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    INDEX,
-];
+/// Files beside weights and tokenizer that decide what a model computes.
+const DESCRIPTIONS: [&str; 3] = ["config.json", "generation_config.json", INDEX];
 
 pub(crate) fn open(directory: &Path) -> Result<Parts> {
     let config = read_config(&directory.join("config.json"))?;
@@ -43,11 +37,9 @@ pub(crate) fn open(directory: &Path) -> Result<Parts> {
     } else {
         return Err(no_weights(directory)?);
     };
-    let described_by = DESCRIPTIONS
-        .iter()
-        .map(|name| directory.join(name))
-        .filter(|path| path.is_file())
-        .collect::<Vec<PathBuf>>();
+    let mut described_by: Vec<PathBuf> =
+        DESCRIPTIONS.iter().map(|name| directory.join(name)).filter(|path| path.is_file()).collect();
+    described_by.extend(Source::find(directory).map(|source| source.files()).unwrap_or_default());
     let quantization = Quantization::from_config(&config).map_err(|problem| {
         Error::config(
             &directory.join("config.json"),

@@ -188,22 +188,25 @@ impl Hessian {
         let mean = diagonal.iter().sum::<f64>() / dim as f64;
 
         let mut damping = options.damping;
-        let mut work = vec![0.0f64; dim * dim];
-        let mut inverse = vec![0.0f64; dim * dim];
         for attempt in 0..=RETRIES {
             if attempt > 0 {
                 damping = (damping * 10.0).max(1e-4);
             }
+            let mut work = vec![0.0f64; dim * dim];
             self.reversed(&diagonal, mean * damping, order.as_deref(), &mut work);
             if !factor_in_place(&mut work, dim) {
                 continue;
             }
+            let mut inverse = vec![0.0f64; dim * dim];
             invert_lower_triangular(
                 MatMut::from_column_major_slice_mut(&mut inverse, dim, dim),
                 MatRef::from_column_major_slice(&work, dim, dim),
                 Par::rayon(0),
             );
+            // These matrices are the largest that there are: none is kept longer than it is read.
+            drop(work);
             let upper = reversed_transpose(&inverse, dim);
+            drop(inverse);
             if upper.par_iter().all(|u| u.is_finite()) && upper.iter().step_by(dim + 1).all(|&u| u > 0.0) {
                 return Ok(InverseFactor { dim, upper, order, dead, damping });
             }

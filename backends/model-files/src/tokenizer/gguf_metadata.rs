@@ -4,7 +4,8 @@ use std::collections::{HashMap, HashSet};
 
 use serde_json::Value;
 
-use super::gguf_vocabulary::{KNOWN_PRE, pre_tokenizer, token_type};
+use super::gguf_vocabulary::{KNOWN_PRE, pre_tokenizer};
+use super::vocabulary::token_type;
 use super::{Inner, Tokenizer};
 use crate::gguf::MetadataValue as M;
 use crate::{Error, Result};

@@ -4,26 +4,16 @@
 //! and a pre-tokenizer named by `tokenizer.ggml.pre`; or `llama`, SentencePiece's BPE with scores and byte fallback.
 //! Either becomes the `tokenizer.json` that the original model has, so that ids agree with Python transformers'.
 
-use std::collections::HashMap;
-
 use serde_json::{Map, Value, json};
 
-use super::merges::{self, MAX_PIECE, Piece};
+use super::byte_level;
+use super::sentence_piece::pipeline;
+use super::vocabulary::{Vocabulary, token_type};
 use super::{Inner, definition};
 use crate::gguf::View;
 use crate::{Error, Result};
 
 const REMEDY: &str = "convert the model again with a current converter, or use its original checkpoint";
-
-/// `tokenizer.ggml.token_type`.
-pub(super) mod token_type {
-    pub(in crate::tokenizer) const NORMAL: i32 = 1;
-    pub(in crate::tokenizer) const UNKNOWN: i32 = 2;
-    pub(in crate::tokenizer) const CONTROL: i32 = 3;
-    pub(in crate::tokenizer) const USER_DEFINED: i32 = 4;
-    pub(in crate::tokenizer) const UNUSED: i32 = 5;
-    pub(in crate::tokenizer) const BYTE: i32 = 6;
-}
 
 /// Splits text into words, then byte-level BPE works inside each.
 pub(super) struct PreTokenizer {
@@ -37,19 +27,12 @@ pub(super) struct PreTokenizer {
     add_bos: bool,
 }
 
-/// The vocabulary as the file lists it.
-struct Vocabulary<'a> {
-    tokens: Vec<&'a str>,
-    types: Vec<i32>,
-    ids: HashMap<&'a str, usize>,
-}
-
 pub(super) fn build(view: &View<'_>) -> Result<Inner> {
     let fail = |problem: String| Error::tokenizer(view.path, problem, REMEDY);
     let Some(model) = view.text("tokenizer.ggml.model")? else {
         return Err(fail("holds no tokenizer (metadata lacks `tokenizer.ggml.model`)".to_owned()));
     };
-    let vocabulary = Vocabulary::read(view)?;
+    let vocabulary = read_vocabulary(view)?;
     let special = |name: &str| -> Result<Option<(&str, u32)>> {
         let key = format!("tokenizer.ggml.{name}_token_id");
         let Some(id) = view.count(&key)? else { return Ok(None) };
@@ -79,7 +62,9 @@ pub(super) fn build(view: &View<'_>) -> Result<Inner> {
     };
     let add_bos = view.flag("tokenizer.ggml.add_bos_token")?.unwrap_or(add_bos);
     let add_eos = view.flag("tokenizer.ggml.add_eos_token")?.unwrap_or(false);
-    if let Some(processor) = definition::surround(bos.filter(|_| add_bos), eos.filter(|_| add_eos)) {
+    if let Some(processor) =
+        definition::surround(bos.filter(|_| add_bos).as_slice(), eos.filter(|_| add_eos).as_slice())
+    {
         json["post_processor"] = processor;
     }
     json["added_tokens"] = vocabulary.added_tokens(&[bos, eos, unknown]);
@@ -97,73 +82,29 @@ pub(super) fn build(view: &View<'_>) -> Result<Inner> {
         eos: eos.map(|(_, id)| id),
         config,
         generation_config: None,
+        originals: Vec::new(),
     })
 }
 
-impl<'a> Vocabulary<'a> {
-    fn read(view: &View<'a>) -> Result<Self> {
-        let fail = |problem: String| Error::tokenizer(view.path, problem, REMEDY);
-        let Some(tokens) = view.texts("tokenizer.ggml.tokens")? else {
-            return Err(fail("holds no vocabulary (metadata lacks `tokenizer.ggml.tokens`)".to_owned()));
-        };
-        let types = match view.integers("tokenizer.ggml.token_type")? {
-            Some(types) if types.len() == tokens.len() => types,
-            Some(types) => {
-                return Err(fail(format!("has {} tokens but {} token types", tokens.len(), types.len())));
-            }
-            None => vec![token_type::NORMAL; tokens.len()],
-        };
-        if let Some(embeddings) = view.tensor("token_embd.weight")
-            && embeddings.shape.first().is_some_and(|&rows| tokens.len() > rows)
-        {
-            let problem = format!("has {} tokens but only {} embeddings", tokens.len(), embeddings.shape[0]);
-            return Err(fail(problem));
+fn read_vocabulary<'a>(view: &View<'a>) -> Result<Vocabulary<'a>> {
+    let fail = |problem: String| Error::tokenizer(view.path, problem, REMEDY);
+    let Some(tokens) = view.texts("tokenizer.ggml.tokens")? else {
+        return Err(fail("holds no vocabulary (metadata lacks `tokenizer.ggml.tokens`)".to_owned()));
+    };
+    let types = match view.integers("tokenizer.ggml.token_type")? {
+        Some(types) if types.len() == tokens.len() => types,
+        Some(types) => {
+            return Err(fail(format!("has {} tokens but {} token types", tokens.len(), types.len())));
         }
-        let mut ids = HashMap::with_capacity(tokens.len());
-        for (id, token) in tokens.iter().enumerate() {
-            if let Some(earlier) = ids.insert(*token, id) {
-                return Err(fail(format!("spells tokens {earlier} and {id} alike: {token:?}")));
-            }
-        }
-        Ok(Vocabulary { tokens, types, ids })
+        None => vec![token_type::NORMAL; tokens.len()],
+    };
+    if let Some(embeddings) = view.tensor("token_embd.weight")
+        && embeddings.shape.first().is_some_and(|&rows| tokens.len() > rows)
+    {
+        let problem = format!("has {} tokens but only {} embeddings", tokens.len(), embeddings.shape[0]);
+        return Err(fail(problem));
     }
-
-    fn of_type(&self, wanted: i32) -> impl Iterator<Item = (usize, &'a str)> {
-        self.tokens
-            .iter()
-            .zip(&self.types)
-            .enumerate()
-            .filter(move |(_, (_, kind))| **kind == wanted)
-            .map(|(id, (token, _))| (id, *token))
-    }
-
-    /// Tokens that are recognised in text before it is split: control tokens, which are special, and user-defined
-    /// ones, which are not. A file without types has at least the tokens its metadata name.
-    fn added_tokens(&self, named: &[Option<(&str, u32)>]) -> Value {
-        let mut added: Vec<(usize, &str, bool)> =
-            self.of_type(token_type::CONTROL).map(|(id, token)| (id, token, true)).collect();
-        added.extend(self.of_type(token_type::USER_DEFINED).map(|(id, token)| (id, token, false)));
-        for (token, id) in named.iter().flatten() {
-            let id = *id as usize;
-            if added.iter().all(|&(other, ..)| other != id) {
-                added.push((id, token, true));
-            }
-        }
-        added.sort_unstable();
-        let entry = |&(id, token, special): &(usize, &str, bool)| {
-            json!({
-                "id": id, "content": token, "special": special,
-                "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
-            })
-        };
-        added.iter().filter(|(_, token, _)| !token.is_empty()).map(entry).collect()
-    }
-
-    fn json(&self) -> Value {
-        Value::Object(
-            self.tokens.iter().enumerate().map(|(id, token)| ((*token).to_owned(), json!(id))).collect(),
-        )
-    }
+    Vocabulary::new(tokens, types).map_err(fail)
 }
 
 fn byte_level(view: &View<'_>, vocabulary: &Vocabulary<'_>) -> Result<(Value, bool)> {
@@ -206,7 +147,7 @@ fn byte_level(view: &View<'_>, vocabulary: &Vocabulary<'_>) -> Result<(Value, bo
         "normalizer": pre.normalizer,
         "pre_tokenizer": pre.json,
         "post_processor": null,
-        "decoder": byte_level_json(false),
+        "decoder": byte_level::step(false),
         "model": {
             "type": "BPE",
             "ignore_merges": pre.ignore_merges,
@@ -240,17 +181,17 @@ pub(super) fn pre_tokenizer(name: &str) -> Option<PreTokenizer> {
     };
     Some(match name {
         "smollm" | "starcoder" | "refact" => {
-            plain(vec![json!({ "type": "Digits", "individual_digits": true }), byte_level_json(true)])
+            plain(vec![json!({ "type": "Digits", "individual_digits": true }), byte_level::step(true)])
         }
-        "gpt-2" => plain(vec![byte_level_json(true)]),
+        "gpt-2" => plain(vec![byte_level::step(true)]),
         "llama-bpe" | "llama3" | "llama-v3" => PreTokenizer {
             ignore_merges: true,
             add_bos: true,
-            ..plain(vec![split(WORDS_AND_UP_TO_THREE_DIGITS), byte_level_json(false)])
+            ..plain(vec![split(WORDS_AND_UP_TO_THREE_DIGITS), byte_level::step(false)])
         },
         "qwen2" | "deepseek-r1-qwen" => PreTokenizer {
             normalizer: json!({ "type": "NFC" }),
-            ..plain(vec![split(WORDS_AND_SINGLE_DIGITS), byte_level_json(false)])
+            ..plain(vec![split(WORDS_AND_SINGLE_DIGITS), byte_level::step(false)])
         },
         // What ggml's own programs do with a vocabulary whose pre-tokenizer nobody recorded.
         "default" => plain(vec![
@@ -258,7 +199,7 @@ pub(super) fn pre_tokenizer(name: &str) -> Option<PreTokenizer> {
             split(r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)"),
             split(r"\p{N}+"),
             split("[0-9][0-9][0-9]"),
-            byte_level_json(false),
+            byte_level::step(false),
         ]),
         _ => return None,
     })
@@ -271,11 +212,6 @@ const WORDS_AND_SINGLE_DIGITS: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}
 
 fn split(regex: &str) -> Value {
     json!({ "type": "Split", "pattern": { "Regex": regex }, "behavior": "Isolated", "invert": false })
-}
-
-/// Bytes as printable characters; `use_regex` also splits with GPT-2's expression.
-fn byte_level_json(use_regex: bool) -> Value {
-    json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": use_regex })
 }
 
 fn sentence_piece(
@@ -296,55 +232,16 @@ fn sentence_piece(
             ));
         }
     };
-    if let Some((id, token)) = vocabulary.tokens.iter().enumerate().find(|(_, token)| token.len() > MAX_PIECE)
-    {
-        return Err(fail(format!(
-            "token {id} is {} bytes long; pieces are at most {MAX_PIECE}",
-            token.len()
-        )));
-    }
-    // Control, byte and user-defined pieces never come out of merging.
-    let pieces: Vec<Piece<'_>> = vocabulary
-        .tokens
-        .iter()
-        .zip(&vocabulary.types)
-        .zip(&scores)
-        .filter(|((token, kind), _)| **kind == token_type::NORMAL && !token.is_empty())
-        .map(|((text, _), &score)| Piece { text, score })
-        .collect();
-    let pairs: Vec<Value> =
-        merges::from_scores(&pieces).into_iter().map(|(left, right)| json!([left, right])).collect();
     let byte_fallback =
         vocabulary.of_type(token_type::BYTE).next().is_some() || vocabulary.ids.contains_key("<0x0A>");
     let prefix_space = view.flag("tokenizer.ggml.add_space_prefix")?.unwrap_or(true);
 
-    let mut normalizers =
-        vec![json!({ "type": "Replace", "pattern": { "String": " " }, "content": "\u{2581}" })];
-    let mut decoders = vec![
-        json!({ "type": "Replace", "pattern": { "String": "\u{2581}" }, "content": " " }),
-        json!({ "type": "ByteFallback" }),
-        json!({ "type": "Fuse" }),
-    ];
+    let model = pipeline::byte_pairs(vocabulary, &scores, unknown, byte_fallback).map_err(fail)?;
+    let mut normalizers = vec![pipeline::mark_spaces()];
     if prefix_space {
-        normalizers.insert(0, json!({ "type": "Prepend", "prepend": "\u{2581}" }));
-        decoders.push(json!({ "type": "Strip", "content": " ", "start": 1, "stop": 0 }));
+        normalizers.insert(0, pipeline::prefix_space());
     }
-    let json = json!({
-        "version": "1.0",
-        "normalizer": { "type": "Sequence", "normalizers": normalizers },
-        "pre_tokenizer": null,
-        "post_processor": null,
-        "decoder": { "type": "Sequence", "decoders": decoders },
-        "model": {
-            "type": "BPE",
-            "unk_token": unknown,
-            "fuse_unk": true,
-            "byte_fallback": byte_fallback,
-            "vocab": vocabulary.json(),
-            "merges": pairs,
-        },
-    });
-    Ok((json, true))
+    Ok((pipeline::definition(normalizers, model, pipeline::decoders(prefix_space)), true))
 }
 
 fn tokenizer_config(view: &View<'_>, special: [(&str, Option<(&str, u32)>); 4]) -> Result<Value> {

@@ -1,64 +1,132 @@
 //! The tokenizer of a directory in the Hugging Face layout.
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
-use serde_json::Value;
-use tokenizers::PostProcessorWrapper;
+use serde_json::{Value, json};
+use tokenizers::AddedToken;
 
-use super::{Inner, definition};
+use super::sources::Source;
+use super::{Inner, assembly, definition};
 use crate::{Error, Result};
 
 pub(super) fn read(directory: &Path) -> Result<Inner> {
-    let path = directory.join("tokenizer.json");
-    let text = match std::fs::read(&path) {
-        Ok(text) => text,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Err(missing(directory)),
-        Err(e) => return Err(Error::io(&path, "read")(e)),
-    };
-    let mut tokenizer = definition::parse(&path, &text)?;
-    let config = read_object(&directory.join("tokenizer_config.json"))?;
-    let special = read_object(&directory.join("special_tokens_map.json"))?;
-    let generation_config = read_object(&directory.join("generation_config.json"))?;
-    let model_config = read_object(&directory.join("config.json"))?;
+    let Some(source) = Source::find(directory) else { return Err(missing(directory)) };
+    let beside = Beside::read(directory)?;
+    match source {
+        Source::Definition(path) => from_definition(path, beside),
+        Source::SentencePiece(path) => assembly::from_sentence_piece(path, beside),
+        Source::BytePairs { vocabulary, merges } => assembly::from_byte_pairs(vocabulary, &merges, beside),
+    }
+}
 
-    let find = |name: &str| {
-        let named = [&config, &special].into_iter().flatten().find_map(|object| spelling(&object[name]));
-        let by_name = named.and_then(|token| tokenizer.token_to_id(token));
-        let id_key = format!("{name}_id");
-        by_name.or_else(|| {
-            [&generation_config, &model_config]
-                .into_iter()
-                .flatten()
-                .find_map(|object| first_id(&object[&id_key]))
+/// What other files of the directory say about a tokenizer.
+pub(super) struct Beside {
+    /// `tokenizer_config.json`.
+    pub(super) config: Option<Value>,
+    /// `special_tokens_map.json`.
+    special: Option<Value>,
+    /// `added_tokens.json`.
+    added: Option<Value>,
+    pub(super) generation_config: Option<Value>,
+    model_config: Option<Value>,
+}
+
+impl Beside {
+    fn read(directory: &Path) -> Result<Self> {
+        let read = |name: &str| read_object(&directory.join(name));
+        Ok(Beside {
+            config: read("tokenizer_config.json")?,
+            special: read("special_tokens_map.json")?,
+            added: read("added_tokens.json")?,
+            generation_config: read("generation_config.json")?,
+            model_config: read("config.json")?,
         })
+    }
+
+    /// How a special token (`bos_token`) is spelled.
+    pub(super) fn spelling(&self, name: &str) -> Option<&str> {
+        [&self.config, &self.special].into_iter().flatten().find_map(|object| spelling(&object[name]))
+    }
+
+    /// The id that the model's configuration gives a special token (`bos_token`).
+    pub(super) fn configured_id(&self, name: &str) -> Option<u32> {
+        let key = format!("{name}_id");
+        let configs = [&self.generation_config, &self.model_config];
+        configs.into_iter().flatten().find_map(|object| first_id(&object[&key]))
+    }
+
+    pub(super) fn flag(&self, name: &str) -> Option<bool> {
+        self.config.as_ref()?[name].as_bool()
+    }
+
+    /// Tokens added to a vocabulary, in the order of their ids.
+    pub(super) fn added_tokens(&self) -> Vec<(u32, AddedToken)> {
+        let mut tokens = BTreeMap::new();
+        for (content, id) in self.added.iter().filter_map(Value::as_object).flatten() {
+            if let Some(id) = first_id(id) {
+                tokens.insert(id, AddedToken::from(content.as_str(), false).normalized(false));
+            }
+        }
+        let listed = self.config.as_ref().and_then(|config| config["added_tokens_decoder"].as_object());
+        for (id, token) in listed.into_iter().flatten() {
+            let flag = |name: &str| token[name] == true;
+            if let (Ok(id), Some(content)) = (id.parse(), spelling(token)) {
+                let token = AddedToken::from(content, flag("special"))
+                    .normalized(false)
+                    .lstrip(flag("lstrip"))
+                    .rstrip(flag("rstrip"))
+                    .single_word(flag("single_word"));
+                tokens.insert(id, token);
+            }
+        }
+        tokens.into_iter().filter(|(_, token)| !token.content.is_empty()).collect()
+    }
+}
+
+fn from_definition(path: PathBuf, beside: Beside) -> Result<Inner> {
+    let text = std::fs::read(&path).map_err(Error::io(&path, "read"))?;
+    let mut tokenizer = definition::parse(&path, &text)?;
+    let find = |name: &str| {
+        let by_name = beside.spelling(name).and_then(|token| tokenizer.token_to_id(token));
+        by_name.or_else(|| beside.configured_id(name))
     };
     let (bos, eos) = (find("bos_token"), find("eos_token"));
-    if let Some(config) = &config {
+    if let Some(config) = &beside.config {
         obey_added_tokens(&path, &mut tokenizer, config, bos, eos)?;
+    }
+    if beside.flag("split_special_tokens") == Some(true) {
+        tokenizer.set_encode_special_tokens(true);
     }
     Ok(Inner {
         tokenizer,
         source: path,
         bos,
         eos,
-        config: config.unwrap_or_else(|| serde_json::json!({ "tokenizer_class": "PreTrainedTokenizerFast" })),
-        generation_config,
+        config: beside.config.unwrap_or_else(|| json!({ "tokenizer_class": "PreTrainedTokenizerFast" })),
+        generation_config: beside.generation_config,
+        originals: Vec::new(),
     })
 }
 
 fn missing(directory: &Path) -> Error {
-    let slow = ["tokenizer.model", "spiece.model", "vocab.json"]
-        .into_iter()
-        .find(|name| directory.join(name).exists());
-    match slow {
-        Some(slow) => Error::tokenizer(
+    const WRITE: &str =
+        "write it with `AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)` in Python transformers";
+    let has = |name: &str| directory.join(name).exists();
+    if has("vocab.json") {
+        Error::tokenizer(
             directory,
-            format!("has {slow} but no tokenizer.json"),
-            "write it with `AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)` in Python transformers",
-        ),
-        None => {
-            Error::tokenizer(directory, "has no tokenizer.json", "fetch it from where the model came from")
-        }
+            "has vocab.json but no merges.txt",
+            "fetch it from where the model came from",
+        )
+    } else if has("spiece.model") {
+        Error::tokenizer(directory, "has spiece.model but no tokenizer.json", WRITE)
+    } else {
+        Error::tokenizer(
+            directory,
+            "has no tokenizer.json, no tokenizer.model, and no vocab.json with merges.txt",
+            "fetch the tokenizer from where the model came from",
+        )
     }
 }
 
@@ -110,18 +178,5 @@ fn obey_added_tokens(
         Some((tokenizer.id_to_token(id)?, id))
     };
     let (before, after) = (wanted(add_bos, is_llama, bos), wanted(add_eos, false, eos));
-    let processor = definition::surround(
-        before.as_ref().map(|(token, id)| (token.as_str(), *id)),
-        after.as_ref().map(|(token, id)| (token.as_str(), *id)),
-    );
-    let processor: Option<PostProcessorWrapper> =
-        processor.map(serde_json::from_value).transpose().map_err(|e| {
-            Error::tokenizer(
-                path,
-                format!("cannot add its special tokens: {e}"),
-                "check tokenizer_config.json",
-            )
-        })?;
-    tokenizer.with_post_processor(processor);
-    Ok(())
+    definition::set_surroundings(path, tokenizer, before.as_slice(), after.as_slice())
 }

@@ -1,24 +1,35 @@
 //! Text to token ids and back.
 
+mod assembly;
+mod byte_level;
+mod chatglm;
 mod definition;
 mod gguf_metadata;
 mod gguf_vocabulary;
 mod hub_files;
 mod merges;
 mod save;
+mod sentence_piece;
+mod sources;
+mod vocabulary;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::Value;
 
+pub(crate) use self::sources::Source;
 use crate::gguf::{MetadataValue, View};
 use crate::{Error, Result};
+
+/// A text to see what is put around every text.
+const PROBE: &str = "a";
 
 /// A model's tokenizer. Cheap to clone, and usable from several threads at once.
 #[derive(Clone)]
 pub struct Tokenizer {
     inner: Arc<Inner>,
+    prefix: Arc<[u32]>,
 }
 
 struct Inner {
@@ -31,28 +42,44 @@ struct Inner {
     config: Value,
     /// `generation_config.json` where the model came with one.
     generation_config: Option<Value>,
+    /// Names and contents of the files that the tokenizer was put together from, unless that was `tokenizer.json`.
+    originals: Vec<(&'static str, Vec<u8>)>,
 }
 
 impl Tokenizer {
-    /// Reads the tokenizer of a directory in the Hugging Face layout: `tokenizer.json`, with the names of special
-    /// tokens from `tokenizer_config.json`, `special_tokens_map.json`, or the ids in the model's configuration.
+    /// Reads the tokenizer of a directory in the Hugging Face layout: `tokenizer.json`, else SentencePiece's
+    /// `tokenizer.model`, else `vocab.json` with `merges.txt`. Names of special tokens are from
+    /// `tokenizer_config.json`, `special_tokens_map.json`, or the ids in the model's configuration.
+    ///
+    /// Without `tokenizer.json`, tokens are those of the model's own Python code: a `tokenizer.model` is LLaMA's (a
+    /// BOS before every text, special tokens found in text, a space put before each stretch of text between them), or
+    /// where `tokenizer_config.json` names `ChatGLMTokenizer`, ChatGLM2's and ChatGLM3's (`[gMASK] sop` before every
+    /// text, special tokens not sought in it); the other files are GPT-2's or OPT's (`</s>` before every text).
     ///
     /// # Errors
-    /// [`Error::Tokenizer`] when `tokenizer.json` is missing or broken.
+    /// [`Error::Tokenizer`] when these files are missing or broken.
     pub fn open(directory: &Path) -> Result<Self> {
-        hub_files::read(directory).map(Self::from_inner)
+        hub_files::read(directory).and_then(Self::from_inner)
     }
 
     pub(crate) fn from_gguf(view: &View<'_>) -> Result<Self> {
-        gguf_vocabulary::build(view).map(Self::from_inner)
+        gguf_vocabulary::build(view).and_then(Self::from_inner)
     }
 
-    fn from_inner(inner: Inner) -> Self {
-        Tokenizer { inner: Arc::new(inner) }
+    fn from_inner(inner: Inner) -> Result<Self> {
+        let mut tokenizer = Tokenizer { inner: Arc::new(inner), prefix: [].into() };
+        let (bare, whole) = (tokenizer.encode(PROBE, false)?, tokenizer.encode(PROBE, true)?);
+        if !bare.is_empty()
+            && let Some(length) = whole.windows(bare.len()).position(|window| window == bare)
+        {
+            tokenizer.prefix = whole[..length].into();
+        }
+        Ok(tokenizer)
     }
 
-    /// Token ids of `text`. Special tokens written out in the text are recognised; `add_special` also adds those
-    /// that the model expects around every text (such as a BOS), if any.
+    /// Token ids of `text`. Special tokens written out in the text are recognised where the model's own tokenizer
+    /// does so (ChatGLM's does not); `add_special` also adds those that the model expects around every text (such as
+    /// a BOS), if any.
     ///
     /// # Errors
     /// [`Error::Tokenizer`] when the text has no spelling in the vocabulary.
@@ -91,6 +118,12 @@ impl Tokenizer {
         self.inner.bos
     }
 
+    /// The tokens that [`Tokenizer::encode`] puts before every text when asked for special tokens: none, a BOS, or
+    /// ChatGLM's `[gMASK] sop`.
+    pub fn prefix(&self) -> &[u32] {
+        &self.prefix
+    }
+
     /// The token that ends a sequence, where the model has one; the first, where it has several.
     pub fn eos(&self) -> Option<u32> {
         self.inner.eos
@@ -107,7 +140,8 @@ impl Tokenizer {
     }
 
     /// Writes `tokenizer.json` and `tokenizer_config.json`, which Python transformers' `AutoTokenizer` loads, and
-    /// `generation_config.json` with the ids of BOS and EOS as far as they are known. The directory must exist.
+    /// `generation_config.json` with the ids of BOS and EOS as far as they are known; also the `tokenizer.model`, or
+    /// `vocab.json` and `merges.txt`, that the tokenizer was read from. The directory must exist.
     ///
     /// # Errors
     /// [`Error::Io`] when a file cannot be written.

@@ -21,6 +21,9 @@ pub(super) fn write(inner: &Inner, directory: &Path) -> Result<()> {
     if let Some(generation) = generation {
         write_json(&directory.join("generation_config.json"), &generation)?;
     }
+    for (name, content) in &inner.originals {
+        write_file(&directory.join(name), content)?;
+    }
     Ok(())
 }
 
