@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use llmcb_tests::hub::FakeHub;
+use llmcb_tests::hub::{FakeHub, Manners};
 use llmcb_tests::model;
 use llmcb_tests::results::{Results, files_below, json};
-use llmcb_tests::sandbox::{Sandbox, alive};
+use llmcb_tests::sandbox::{Finished, Sandbox, alive};
 use rustix::process::{Pid, Signal};
 
 const MODEL: &str = "some-org/tiny@v1.0";
@@ -80,9 +80,10 @@ fn what_the_hub_does_not_have_is_said_with_a_way_out() {
     std::fs::remove_file(sandbox.model().join("model.safetensors")).expect("weights");
     let hub = hub_with_the_tiny_model(&sandbox, None);
     for (reference, says) in [
-        ("some-org/tiny@v1.0", "neither safetensors nor GGUF"),
-        ("some-org/tiny@v9", "404"),
-        ("some-org/other", "404"),
+        ("some-org/tiny@v1.0", "PyTorch pickles (.bin), which can run code"),
+        ("some-org/tiny@v1.0", "some-org/tiny@refs/pr/NUMBER"),
+        ("some-org/tiny@v9", "check the name some-org/tiny and the revision `v9`"),
+        ("some-org/other", "(404)"),
     ] {
         let mut arguments = sandbox.run_arguments("out", &["--tasks", "arc_easy"]);
         arguments[2] = reference.to_owned();
@@ -118,6 +119,138 @@ fn ctrl_c_leaves_a_transfer_from_the_hub_and_the_next_run_fetches_the_rest() {
     sandbox.start(run_of_hub(&sandbox, &hub.endpoint, "0", "out")).wait().expect_code(0);
     let requests = hub.requests();
     assert!(!requests.iter().any(|r| r.contains("config.json")), "was there already: {requests:?}");
+}
+
+/// A run whose model is fetched from a hub with these manners, with a token; the hub, for what it saw.
+fn fetch_from(sandbox: &Sandbox, manners: Manners) -> (FakeHub, Finished) {
+    let hub = FakeHub::with_manners(&sandbox.model(), "some-org/tiny", "v1.0", manners);
+    let mut command = run_of_hub(sandbox, &hub.endpoint, "0", "out");
+    command.env("HF_TOKEN", "hf_secret");
+    let finished = sandbox.start(command).wait();
+    (hub, finished)
+}
+
+/// Where requests for the weights began, by their ranges.
+fn ranges_of_weights(heads: &[(String, bool)]) -> Vec<String> {
+    let of_weights = heads.iter().filter(|(head, _)| head.contains("/model.safetensors "));
+    of_weights
+        .map(|(head, _)| {
+            let head = head.to_ascii_lowercase();
+            let range = head.lines().find_map(|line| line.strip_prefix("range: ").map(str::to_owned));
+            range.unwrap_or_default()
+        })
+        .collect()
+}
+
+#[test]
+fn a_transfer_that_breaks_off_goes_on_where_it_was() {
+    let sandbox = Sandbox::new();
+    let cuts = Some(("model.safetensors".to_owned(), 100_000, 2));
+    let (hub, finished) = fetch_from(&sandbox, Manners { cuts, ..Manners::default() });
+    let finished = finished.expect_code(0);
+    assert_eq!(ranges_of_weights(&hub.heads()), ["bytes=0-0", "", "bytes=100000-", "bytes=200000-"]);
+    assert!(
+        finished.stderr.contains("broke off") && finished.stderr.contains("trying again"),
+        "{}",
+        finished.stderr
+    );
+    let fetched = files_below(&sandbox.path("hf")).into_iter().find(|f| f.ends_with("model.safetensors"));
+    let weights = |path: &Path| std::fs::read(path).expect("weights");
+    assert!(weights(&fetched.expect("weights")) == weights(&sandbox.model().join("model.safetensors")));
+}
+
+#[test]
+fn a_server_that_takes_no_ranges_sends_all_again() {
+    let sandbox = Sandbox::new();
+    let cuts = Some(("model.safetensors".to_owned(), 100_000, 2));
+    let (hub, finished) = fetch_from(&sandbox, Manners { cuts, whole: true, ..Manners::default() });
+    finished.expect_code(0);
+    assert_eq!(ranges_of_weights(&hub.heads()).len(), 3);
+}
+
+#[test]
+fn the_token_goes_to_the_hub_and_nowhere_else() {
+    let sandbox = Sandbox::new();
+    let (hub, finished) = fetch_from(&sandbox, Manners { elsewhere: true, ..Manners::default() });
+    finished.expect_code(0);
+    let heads = hub.heads();
+    for (head, elsewhere) in &heads {
+        let sent = head.to_ascii_lowercase().contains("authorization: bearer hf_secret");
+        assert_eq!(sent, !elsewhere, "{head}");
+    }
+    assert!(heads.iter().any(|(_, elsewhere)| *elsewhere));
+}
+
+#[test]
+fn a_hub_that_is_busy_is_asked_again_when_it_says() {
+    let sandbox = Sandbox::new();
+    let busy = vec![(429, "Retry-After: 1\r\n".to_owned()), (503, String::new())];
+    let (_, finished) = fetch_from(&sandbox, Manners { refusals: busy, ..Manners::default() });
+    let finished = finished.expect_code(0);
+    for part in ["asked too often (429); trying again in 1 s", "in trouble (503); trying again"] {
+        assert!(finished.stderr.contains(part), "no `{part}` in\n{}", finished.stderr);
+    }
+}
+
+#[test]
+fn what_the_hub_refuses_is_explained() {
+    for (status, lines, says) in [
+        (401, "", "does not take your token (401)"),
+        (401, "x-error-code: RepoNotFound\r\n", "there is no some-org/tiny (401), or it is private"),
+        (
+            403,
+            "x-error-code: GatedRepo\r\n",
+            "is gated (403), and the account of your token has not been let in",
+        ),
+        (403, "", "the hub refuses (403), although a token was sent"),
+        (404, "x-error-code: RevisionNotFound\r\n", "some-org/tiny has no revision `v1.0` (404)"),
+        (429, "Retry-After: 9999\r\n", "asks to wait 9999 s"),
+    ] {
+        let sandbox = Sandbox::new();
+        let refusals = vec![(status, lines.to_owned())];
+        let (hub, finished) = fetch_from(&sandbox, Manners { refusals, ..Manners::default() });
+        let table = finished.expect_code(1).stdout.replace("\n  ", " ").replace("\n        ", " ");
+        assert!(table.contains(says), "{status} {lines}: no `{says}` in\n{table}");
+        assert_eq!(hub.requests().len(), 1, "asking again would not help");
+    }
+}
+
+#[test]
+fn a_gated_model_without_a_token_is_explained() {
+    let sandbox = Sandbox::new();
+    let refusals = vec![(401, "x-error-code: GatedRepo\r\n".to_owned())];
+    let manners = Manners { refusals, ..Manners::default() };
+    let hub = FakeHub::with_manners(&sandbox.model(), "some-org/tiny", "v1.0", manners);
+    let finished = sandbox.start(run_of_hub(&sandbox, &hub.endpoint, "0", "out")).wait().expect_code(1);
+    let table = finished.stdout.replace("\n  ", " ");
+    let says = format!("accept its terms at {}/some-org/tiny, then set HF_TOKEN", hub.endpoint);
+    assert!(table.contains(&says), "no `{says}` in\n{table}");
+}
+
+#[test]
+fn what_comes_damaged_is_not_kept() {
+    let sandbox = Sandbox::new();
+    let damages = Some("model.safetensors".to_owned());
+    let (_, finished) = fetch_from(&sandbox, Manners { damages, ..Manners::default() });
+    let finished = finished.expect_code(1);
+    assert!(finished.stdout.contains("is damaged"), "{}", finished.stdout);
+    let left = files_below(&sandbox.path("hf"));
+    assert!(left.iter().all(|file| !file.to_string_lossy().contains("model.safetensors")), "{left:?}");
+}
+
+#[test]
+fn a_conversion_in_a_pull_request_is_a_revision_like_others() {
+    let sandbox = Sandbox::new();
+    let hub = FakeHub::serve(&sandbox.model(), "some-org/tiny", "refs/pr/7", None);
+    let run = |endpoint: &str, offline: &str| {
+        let mut arguments = sandbox.run_arguments("out", &["--tasks", "arc_easy", "--limit", "2"]);
+        arguments[2] = "some-org/tiny@refs/pr/7".to_owned();
+        let mut command = sandbox.command(&arguments);
+        command.env("HF_ENDPOINT", endpoint).env("HF_HUB_OFFLINE", offline);
+        sandbox.start(command).wait().expect_code(0);
+    };
+    run(&hub.endpoint, "0");
+    run("http://127.0.0.1:9", "1");
 }
 
 /// An interpreter whose pip never ends, nor what pip starts. Both process ids are in `pids`.

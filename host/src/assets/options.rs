@@ -19,8 +19,8 @@ pub struct StoreOptions {
 }
 
 impl StoreOptions {
-    /// Options from environment variables: `LLMCB_CACHE`, `LLMCB_PYTHON`, `HF_ENDPOINT`, `HF_HOME`, `HF_HUB_CACHE`, `HF_TOKEN`,
-    /// `HF_HUB_OFFLINE`, and the usual proxy variables.
+    /// Options from environment variables: `LLMCB_CACHE`, `LLMCB_PYTHON`, those of the hub (`HF_ENDPOINT`, `HF_HOME`, `HF_HUB_CACHE`, `HF_TOKEN`,
+    /// `HF_TOKEN_PATH`, `HF_HUB_OFFLINE`), and the usual proxy variables.
     ///
     /// # Errors
     /// [`AssetError::NoCache`] where no cache folder can be named.
@@ -54,13 +54,21 @@ impl StoreOptions {
                 .cache_dir()
                 .to_owned(),
         };
-        let hub_cache = get("HF_HUB_CACHE")
+        let hub_home = get("HF_HOME")
             .map(PathBuf::from)
-            .or_else(|| get("HF_HOME").map(|home| Path::new(&home).join("hub")))
-            .or_else(|| {
-                directories::BaseDirs::new().map(|dirs| dirs.home_dir().join(".cache/huggingface/hub"))
-            })
+            .or_else(|| get("XDG_CACHE_HOME").map(|caches| Path::new(&caches).join("huggingface")))
+            .or_else(|| directories::BaseDirs::new().map(|dirs| dirs.home_dir().join(".cache/huggingface")));
+        // The second name is the older one.
+        let hub_cache = get("HF_HUB_CACHE")
+            .or_else(|| get("HUGGINGFACE_HUB_CACHE"))
+            .map(PathBuf::from)
+            .or_else(|| hub_home.as_ref().map(|home| home.join("hub")))
             .unwrap_or_else(|| cache.join("hub"));
+        let token = get("HF_TOKEN").or_else(|| get("HUGGING_FACE_HUB_TOKEN")).or_else(|| {
+            let file = get("HF_TOKEN_PATH").map(PathBuf::from).or_else(|| Some(hub_home?.join("token")))?;
+            let token = std::fs::read_to_string(file).ok()?.trim().to_owned();
+            (!token.is_empty()).then_some(token)
+        });
         let offline = get("HF_HUB_OFFLINE")
             .is_some_and(|v| matches!(v.to_ascii_lowercase().as_str(), "1" | "true" | "yes" | "on"));
         let proxied = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "HTTP_PROXY", "http_proxy"]
@@ -72,7 +80,7 @@ impl StoreOptions {
             hub: Some(HubOptions {
                 endpoint: get("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".to_owned()),
                 cache: hub_cache,
-                token: get("HF_TOKEN"),
+                token,
                 offline,
                 proxied,
                 connect_timeout: Duration::from_secs(4),

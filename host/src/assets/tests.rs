@@ -126,6 +126,22 @@ fn variables_decide_where_things_are() {
     assert_eq!(hub.cache, PathBuf::from("/h/hub"));
     assert_eq!(hub.endpoint, "https://huggingface.co");
     assert_eq!(hub.token.as_deref(), Some("t"));
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("token"), "of-home\n").unwrap();
+    std::fs::write(folder.path().join("mine"), " of-file \n").unwrap();
+    let (home, file) = (folder.path().to_str().unwrap(), folder.path().join("mine"));
+    for (variables, expected) in [
+        (vec![("HF_HOME", home)], "of-home"),
+        (vec![("HF_HOME", home), ("HF_TOKEN_PATH", file.to_str().unwrap())], "of-file"),
+        (vec![("HF_HOME", home), ("HF_TOKEN", "own")], "own"),
+    ] {
+        let get = |name: &str| match variables.iter().find(|(known, _)| *known == name) {
+            Some((_, value)) => Some((*value).to_owned()),
+            None => (name == "LLMCB_CACHE").then(|| "/c".to_owned()),
+        };
+        let options = StoreOptions::from_variables(Vec::new(), get).unwrap();
+        assert_eq!(options.hub.unwrap().token.as_deref(), Some(expected));
+    }
     assert!(hub.offline && !hub.proxied);
     assert_eq!(options.python.as_deref(), Some("py"));
     let options = read(&[

@@ -16,7 +16,8 @@ pub fn is_remote(reference: &str, store: &Store) -> bool {
 fn looks_like_a_path(reference: &str) -> bool {
     reference.starts_with(['/', '.', '~'])
         || reference.ends_with(".gguf")
-        || reference.matches('/').count() > 1
+        // A revision may hold slashes.
+        || reference.split('@').next().unwrap_or_default().matches('/').count() > 1
 }
 
 /// The files of a model.
@@ -64,7 +65,9 @@ fn repository(reference: &str) -> Option<(&str, &str)> {
     let fine = |part: &str| {
         !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
     };
-    (fine(org) && fine(name) && !revision.is_empty()).then_some((id, revision))
+    // Revisions are folders of the hub's cache.
+    let is_revision = revision.split('/').all(|part| !matches!(part, "" | "." | ".."));
+    (fine(org) && fine(name) && is_revision).then_some((id, revision))
 }
 
 #[cfg(test)]
@@ -75,7 +78,8 @@ mod tests {
     fn repositories_are_told_from_other_words() {
         assert_eq!(repository("org/name@abc"), Some(("org/name", "abc")));
         assert_eq!(repository("org/name"), Some(("org/name", "main")));
-        for bad in ["name", "org/", "/name", "org/na me", "org/name@"] {
+        assert_eq!(repository("org/name@refs/pr/7"), Some(("org/name", "refs/pr/7")));
+        for bad in ["name", "org/", "/name", "org/na me", "org/name@", "org/name@../x", "org/name@/x"] {
             assert!(repository(bad).is_none(), "{bad}");
         }
     }

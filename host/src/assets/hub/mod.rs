@@ -1,15 +1,20 @@
 //! The Hugging Face hub: data sets as Parquet files, and models.
 
-use super::cache::sha256_file;
+mod choose;
+mod client;
+mod transfer;
+
+use self::choose::{INDEX, choose, shards};
+use self::client::Client;
+use self::transfer::{Told, check, fetch, with_patience};
 use super::error::SourceError;
 use super::progress::{Progress, ProgressFn};
 use super::registry::HubFile;
 use super::stop::Stop;
-use hf_hub::api::sync::{ApiBuilder, ApiError, ApiRepo};
 use hf_hub::{Cache, Repo, RepoType};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::channel;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -20,7 +25,7 @@ pub struct HubOptions {
     pub endpoint: String,
     /// Folder of the hub's own cache (`HF_HUB_CACHE`, or `hub` below `HF_HOME`).
     pub cache: PathBuf,
-    /// Token for repositories that ask for one (`HF_TOKEN`); without it, the token file beside the cache counts.
+    /// Token for repositories that ask for one (`HF_TOKEN`, or the file that `HF_TOKEN_PATH` names, else `token` below `HF_HOME`).
     pub token: Option<String>,
     /// Take only what the hub's cache already has (`HF_HUB_OFFLINE`).
     pub offline: bool,
@@ -40,36 +45,11 @@ pub(crate) struct Hub {
 }
 
 enum Event<T> {
-    Size(u64),
-    Moved(u64),
-    Done(Result<T, ApiError>),
-}
-
-/// Sends what hf-hub reports to the thread that waits; a receiver that has gone away has given up on this transfer.
-struct Reporter<T>(Sender<Event<T>>);
-
-impl<T> hf_hub::api::Progress for Reporter<T> {
-    fn init(&mut self, size: usize, _filename: &str) {
-        let _ = self.0.send(Event::Size(size as u64));
-    }
-    fn update(&mut self, size: usize) {
-        let _ = self.0.send(Event::Moved(size as u64));
-    }
-    fn finish(&mut self) {}
+    Told(Told),
+    Done(Result<T, String>),
 }
 
 const OFFLINE: &str = "HF_HUB_OFFLINE is set and the hub's cache does not have it";
-
-/// Files of a repository that a model needs.
-fn belongs_to_a_model(name: &str) -> bool {
-    !name.contains('/')
-        && !name.starts_with("pytorch_model")
-        && [".safetensors", ".json", ".gguf", ".model", ".jinja"].iter().any(|end| name.ends_with(end))
-}
-
-fn is_weights(name: &str) -> bool {
-    name.ends_with(".safetensors") || name.ends_with(".gguf")
-}
 
 impl Hub {
     pub(crate) fn new(options: HubOptions) -> Self {
@@ -97,7 +77,7 @@ impl Hub {
     ) -> Result<PathBuf, SourceError> {
         let repo = Repo::with_revision(file.repo.to_owned(), RepoType::Dataset, file.revision.to_owned());
         if let Some(path) = self.cached(&repo, file.path) {
-            match check(&path) {
+            match check_cached(&path) {
                 Ok(()) => return Ok(path),
                 Err(reason) if self.options.offline => return Err(SourceError::Unavailable(reason)),
                 Err(_) => discard(&path),
@@ -126,7 +106,8 @@ impl Hub {
         if self.options.offline {
             return self.cached_model(&repo).ok_or_else(|| SourceError::Unavailable(OFFLINE.to_owned()));
         }
-        match self.listing(&repo, progress, stop).and_then(|names| choose(&names)) {
+        let chosen = |names: Vec<String>| choose(id, &names).map_err(SourceError::Unavailable);
+        match self.listing(&repo, progress, stop).and_then(chosen) {
             Ok(names) => {
                 let mut last = PathBuf::new();
                 for name in &names {
@@ -160,8 +141,14 @@ impl Hub {
     ) -> Result<Vec<String>, SourceError> {
         self.reach(progress, stop)?;
         progress(Progress::Message(format!("looking for {} on {}", repo.url(), self.endpoint())));
-        let info = self.apart(repo, &repo.url(), progress, stop, |api, _| api.info())?;
-        Ok(info.siblings.into_iter().map(|file| file.rfilename).collect())
+        let url = format!("{}/api/{}", self.endpoint(), repo.api_url());
+        let text = self.apart(repo, &repo.url(), progress, stop, move |client, tell| {
+            with_patience(tell, || (0, client.text(&url)))
+        })?;
+        let listing: serde_json::Value = serde_json::from_str(&text)
+            .map_err(|e| SourceError::Unavailable(format!("{}: the answer is no JSON: {e}", repo.url())))?;
+        let files = listing["siblings"].as_array().into_iter().flatten();
+        Ok(files.filter_map(|file| file["rfilename"].as_str().map(str::to_owned)).collect())
     }
 
     /// A model that the hub's cache has whole: its weights are fetched last, so where they are nothing is missing.
@@ -175,16 +162,10 @@ impl Hub {
             // A link whose target is not there is no file.
             .filter(|name| snapshot.join(name).is_file())
             .collect();
-        let index = std::fs::read(snapshot.join("model.safetensors.index.json")).unwrap_or_default();
-        let shards: Vec<String> = serde_json::from_slice::<serde_json::Value>(&index)
-            .ok()
-            .and_then(|index| index.get("weight_map")?.as_object().cloned())
-            .map(|map| map.values().filter_map(|file| file.as_str().map(str::to_owned)).collect())
-            .unwrap_or_default();
-        if shards.iter().any(|shard| !names.contains(shard)) {
+        if shards(&snapshot.join(INDEX)).iter().any(|shard| !names.contains(shard)) {
             return None;
         }
-        let chosen = choose(&names).ok()?;
+        let chosen = choose("", &names).ok()?;
         Some(match chosen.last() {
             Some(one) if one.ends_with(".gguf") => snapshot.join(one),
             _ => snapshot,
@@ -217,53 +198,51 @@ impl Hub {
     ) -> Result<PathBuf, SourceError> {
         progress(Progress::Message(format!("fetching {}/{path} from {}", repo.url(), self.endpoint())));
         let what = format!("{}/{path}", repo.url());
+        let cache = Cache::new(self.options.cache.clone()).repo(repo.clone());
+        let url = format!("{}/{}/resolve/{}/{path}", self.endpoint(), repo.url(), repo.url_revision());
         let name = path.to_owned();
-        let fetched = self.apart(repo, &what, progress, stop, move |api, reporter| {
-            api.download_with_progress(&name, reporter)
-        })?;
-        check(&fetched).inspect_err(|_| discard(&fetched)).map_err(SourceError::Unavailable)?;
-        Ok(fetched)
+        self.apart(repo, &what, progress, stop, move |client, tell| fetch(client, &cache, &url, &name, tell))
     }
 
-    /// Works with the hub in another thread, because hf-hub sets no time limits and cannot be interrupted: what stands still, and what the user
-    /// does not want any more, is left behind.
+    /// Works with the hub in another thread, which cannot be interrupted: what stands still, and what the user does not want any more, is
+    /// left behind.
     fn apart<T: Send + 'static>(
         &self,
         repo: &Repo,
         what: &str,
         progress: &ProgressFn<'_>,
         stop: &Stop,
-        work: impl FnOnce(ApiRepo, Reporter<T>) -> Result<T, ApiError> + Send + 'static,
+        work: impl FnOnce(&Client, &dyn Fn(Told)) -> Result<T, String> + Send + 'static,
     ) -> Result<T, SourceError> {
         let unavailable = |reason: String| SourceError::Unavailable(reason);
         let (events, received) = channel();
-        let (options, repo) = (self.options.clone(), repo.clone());
-        let endpoint = self.endpoint().to_owned();
+        let id = repo.url();
+        let id = id.trim_start_matches("datasets/");
+        let client = Client::new(&self.options, id, &repo.url(), repo.revision()).map_err(unavailable)?;
         std::thread::Builder::new()
             .name("hub".to_owned())
             .spawn(move || {
-                let mut api = ApiBuilder::from_cache(Cache::new(options.cache))
-                    .with_endpoint(endpoint)
-                    .with_progress(false);
-                if options.token.is_some() {
-                    api = api.with_token(options.token);
-                }
-                let reporter = Reporter(events.clone());
-                let result = api.build().and_then(|api| work(api.repo(repo), reporter));
+                // A receiver that has gone away has given up on this transfer.
+                let tell = |told: Told| drop(events.send(Event::Told(told)));
+                let result = work(&client, &tell);
                 let _ = events.send(Event::Done(result));
             })
             .map_err(|e| unavailable(format!("cannot start a thread: {e}")))?;
-        let (mut done, mut total) = (0, None);
+        let mut total = None;
+        let mut patience = self.options.stall_timeout;
         loop {
-            match stop.receive(&received, self.options.stall_timeout)? {
-                Some(Event::Done(result)) => {
-                    return result.map_err(|e| unavailable(format!("{what}: {e}")));
-                }
-                Some(Event::Size(size)) => total = Some(size),
-                Some(Event::Moved(bytes)) => {
-                    done += bytes;
-                    let done = done.min(total.unwrap_or(u64::MAX));
+            let event = stop.receive(&received, patience)?;
+            patience = self.options.stall_timeout;
+            match event {
+                Some(Event::Done(result)) => return result.map_err(|e| unavailable(format!("{what}: {e}"))),
+                Some(Event::Told(Told::Size(size))) => total = Some(size),
+                Some(Event::Told(Told::There(done))) => {
                     progress(Progress::Bytes { what: what.to_owned(), done, total });
+                }
+                Some(Event::Told(Told::Waits(pause, reason))) => {
+                    let seconds = pause.as_secs_f32();
+                    progress(Progress::Message(format!("{what}: {reason}; trying again in {seconds} s")));
+                    patience += pause;
                 }
                 None => {
                     let seconds = self.options.stall_timeout.as_secs_f32();
@@ -271,24 +250,6 @@ impl Hub {
                 }
             }
         }
-    }
-}
-
-/// The files to fetch of a model's repository, weights last: either weights in safetensors with all that belongs to them, or one GGUF.
-fn choose(names: &[String]) -> Result<Vec<String>, SourceError> {
-    let ours = || names.iter().filter(|name| belongs_to_a_model(name)).cloned();
-    let ggufs: Vec<String> = ours().filter(|name| name.ends_with(".gguf")).collect();
-    if ours().any(|name| name.ends_with(".safetensors")) {
-        let mut chosen: Vec<String> = ours().filter(|name| !name.ends_with(".gguf")).collect();
-        chosen.sort_by_key(|name| is_weights(name));
-        return Ok(chosen);
-    }
-    match ggufs.len() {
-        1 => Ok(ggufs),
-        0 => Err(SourceError::Unavailable("the repository holds neither safetensors nor GGUF".to_owned())),
-        n => Err(SourceError::Unavailable(format!(
-            "the repository holds {n} GGUF files; download one and give its path"
-        ))),
     }
 }
 
@@ -344,19 +305,10 @@ fn reach(endpoint: &str, timeout: Duration, stop: &Stop) -> Result<(), SourceErr
     Err(SourceError::Unavailable(reason))
 }
 
-/// The hub names large files by their SHA-256; others by a git hash, which says nothing that could be checked here.
-fn check(path: &Path) -> Result<(), String> {
+/// Checks a file of the hub's cache against the hash that it is named by.
+fn check_cached(path: &Path) -> Result<(), String> {
     let blob = path.canonicalize().map_err(|e| format!("cannot read {}: {e}", path.display()))?;
-    let name = blob.file_name().and_then(|n| n.to_str()).unwrap_or_default();
-    if name.len() != 64 || !name.bytes().all(|b| b.is_ascii_hexdigit()) {
-        return Ok(());
-    }
-    let found = sha256_file(&blob).map_err(|e| e.to_string())?;
-    if found == name.to_ascii_lowercase() {
-        Ok(())
-    } else {
-        Err(format!("{} is damaged: SHA-256 is {found}, the hub names {name}", blob.display()))
-    }
+    check(&blob, blob.file_name().and_then(|n| n.to_str()).unwrap_or_default())
 }
 
 /// Takes a damaged file out of the hub's cache; if it cannot be removed, it will be found damaged again.
@@ -370,39 +322,6 @@ fn discard(path: &Path) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_models_files_are_chosen_and_its_weights_come_last() {
-        let choose = |names: &[&str]| {
-            choose(&names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>()).map_err(|e| format!("{e:?}"))
-        };
-        let names = [
-            ".gitattributes",
-            "README.md",
-            "model-00001-of-00002.safetensors",
-            "config.json",
-            "model.safetensors.index.json",
-            "model-00002-of-00002.safetensors",
-            "onnx/model.onnx",
-            "original/consolidated.safetensors",
-            "pytorch_model.bin.index.json",
-            "q4.gguf",
-            "tokenizer.model",
-        ];
-        assert_eq!(
-            choose(&names).unwrap(),
-            [
-                "config.json",
-                "model.safetensors.index.json",
-                "tokenizer.model",
-                "model-00001-of-00002.safetensors",
-                "model-00002-of-00002.safetensors"
-            ]
-        );
-        assert_eq!(choose(&["README.md", "q4.gguf", "config.json"]).unwrap(), ["q4.gguf"]);
-        assert!(choose(&["a.gguf", "b.gguf"]).unwrap_err().contains("2 GGUF files"));
-        assert!(choose(&["pytorch_model.bin"]).unwrap_err().contains("neither safetensors nor GGUF"));
-    }
 
     #[test]
     fn endpoints_name_host_and_port() {
