@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use llmcb_tests::artifacts;
 use llmcb_tests::families;
-use llmcb_tests::results::{Results, Stage};
+use llmcb_tests::results::{Results, Stage, files_below};
 use llmcb_tests::sandbox::Sandbox;
 
 /// Settings that change little, so that a method that does harm on some family is seen.
@@ -86,4 +87,49 @@ families! {
     every_method_compresses_opt: "opt",
     every_method_compresses_opt_350m: "opt-350m-style",
     every_method_compresses_chatglm: "chatglm3",
+}
+
+/// Methods see what blocks are made of, never whose they are.
+#[test]
+fn no_methods_code_names_a_family_or_its_tensors() {
+    let words = [
+        "llama",
+        "opt-",
+        "\"opt\"",
+        "chatglm",
+        "vicuna",
+        "mistral",
+        "phi3",
+        "qwen",
+        "q_proj",
+        "o_proj",
+        "gate_proj",
+        "fc1",
+        "query_key_value",
+        "dense_h_to_4h",
+        "self_attn",
+        "layernorm",
+    ];
+    let sources = artifacts::repository_file("plugins");
+    let mut seen = 0;
+    for file in files_below(&sources).into_iter().filter(|f| f.extension().is_some_and(|e| e == "rs")) {
+        // Tests and examples may name what they like.
+        if file.components().any(|c| matches!(c.as_os_str().to_str(), Some("tests" | "examples"))) {
+            continue;
+        }
+        seen += 1;
+        let text = std::fs::read_to_string(&file).expect("source");
+        let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+        for (number, line) in code.lines().enumerate() {
+            let line = line.trim();
+            // Descriptions tell users of the paper's settings for models.
+            if line.starts_with("//") || line.ends_with('\\') || line.ends_with(".\",") {
+                continue;
+            }
+            let line = line.to_lowercase();
+            let named = words.iter().find(|word| line.contains(**word));
+            assert_eq!(named, None, "{}:{}: {line}", file.display(), number + 1);
+        }
+    }
+    assert!(seen > 20, "{seen}");
 }

@@ -29,6 +29,7 @@ fn descriptor() -> Descriptor {
         .licence(env!("CARGO_PKG_LICENSE"))
         .authors("The llmcb-host authors")
         .formats(&["safetensors", "gguf"])
+        .streams_weights()
 }
 
 llmcb_plugin_api::export_backend!(

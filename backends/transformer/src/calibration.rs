@@ -455,7 +455,7 @@ impl Calibrator {
         let block = Self::with_trial(&self.opened()?.current, trial)?;
         let mut error = Difference::default();
         self.visit_outputs(&block, &mut |rows, outputs| {
-            error.add(outputs, &*target.get(rows)?);
+            error.add(outputs, &target.get(rows)?);
             Ok(())
         })?;
         if let Some(open) = self.open.as_mut() {
@@ -496,7 +496,7 @@ impl Calibrator {
         let changed = Self::with_trial(&current, trial)?;
         let mut error = Difference::default();
         self.visit_module(module, &changed, known.inputs.as_ref(), &mut |rows, given| {
-            error.add(given, &*known.outputs.get(rows)?);
+            error.add(given, &known.outputs.get(rows)?);
             Ok(())
         })?;
         if let Some(open) = self.open.as_mut() {

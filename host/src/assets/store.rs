@@ -96,6 +96,11 @@ impl Store {
         Self { stop, ..self }
     }
 
+    /// Whether the hub's cache has a model's main branch whole.
+    pub fn has_hub_model(&self, id: &str) -> bool {
+        self.hub.as_ref().is_some_and(|hub| hub.has_model(id, "main"))
+    }
+
     /// The files of a model on the hub, `owner/name` at a branch, tag or commit.
     ///
     /// # Errors

@@ -10,9 +10,10 @@ use serde_json::json;
 use super::failure::Failure;
 use super::output;
 use super::progress::ProgressView;
-use crate::assets::registry::Kind;
+use crate::assets::registry::{Kind, NOTES, PAPER_MODELS, PaperModel};
 use crate::assets::{AssetError, AssetStatus, Store, StoreOptions};
 use crate::report::numbers;
+use crate::report::text_table::TextTable;
 use crate::worker::Interrupt;
 
 const EXAMPLES: &str = "\
@@ -76,11 +77,14 @@ fn store(data: &[PathBuf]) -> Result<Store, Failure> {
 pub fn run(command: &AssetsCommand, quiet: bool) -> Result<ExitCode, Failure> {
     match &command.action {
         Action::List { data, json } => {
-            let all = store(data)?.list();
+            let store = store(data)?;
+            let all = store.list();
             if *json {
-                output::json(&all.iter().map(to_json).collect::<Vec<_>>())?;
+                let paper = PAPER_MODELS.iter().map(|model| paper_json(model, &store));
+                output::json(&all.iter().map(to_json).chain(paper).collect::<Vec<_>>())?;
             } else {
                 output::data(&render(&all))?;
+                output::data(&render_paper(&store))?;
             }
             Ok(ExitCode::SUCCESS)
         }
@@ -152,6 +156,31 @@ fn to_json(asset: &AssetStatus) -> serde_json::Value {
         .collect();
     json!({"id": asset.id, "kind": kind(asset.kind), "what": asset.what, "licence": asset.licence,
         "citation": asset.citation, "parts": parts})
+}
+
+/// A model of the paper, by the name that `--model` takes.
+fn paper_json(model: &PaperModel, store: &Store) -> serde_json::Value {
+    let PaperModel { name, hub, parameters, bytes, licence, note, .. } = model;
+    json!({"id": hub, "kind": "model of the paper", "what": name, "licence": licence, "parameters": parameters, "bytes": bytes,
+        "note": note, "cached": store.has_hub_model(hub)})
+}
+
+fn render_paper(store: &Store) -> String {
+    let rows = PAPER_MODELS.iter().map(|model| {
+        vec![
+            model.name.to_owned(),
+            model.hub.to_owned(),
+            format!("{:.2} B", model.parameters as f64 / 1e9),
+            numbers::bytes(model.bytes),
+            if store.has_hub_model(model.hub) { "here" } else { "not here" }.to_owned(),
+            model.licence.to_owned(),
+            model.note.to_owned(),
+        ]
+    });
+    let header = ["model of the paper", "--model", "parameters", "download", "", "licence", ""];
+    let table = TextTable { header: header.map(str::to_owned).to_vec(), rows: rows.collect(), keys: 2 };
+    let notes: String = NOTES.iter().map(|(note, means)| format!(" {note}: {means}\n")).collect();
+    format!("\n{}{notes}", table.render(usize::MAX))
 }
 
 fn render(assets: &[AssetStatus]) -> String {

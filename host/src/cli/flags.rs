@@ -45,6 +45,8 @@ pub struct TaskFlags {
     /// Options follow a colon: wikitext2:seqlen=1024, mmlu:shots=5,limit=10. Without --tasks, all that can be had without the hub are
     /// scored: squad_passages, arc_easy, arc_challenge, hellaswag, piqa, winogrande, mmlu.
     ///
+    /// `conversation=vicuna` (or chatglm2, chatglm3) asks in the form that such models were trained on; it is off by default, as in the paper.
+    ///
     /// A task of your own is a TOML file that says how the rows of a JSON Lines file become questions: name, data, prompt (with {field}),
     /// choices, answer, and more; host/examples/tasks/README.md explains each with an example.
     #[arg(long, value_name = "TASKS")]

@@ -11,6 +11,7 @@ use super::flags::GlobalFlags;
 use super::progress::ProgressView;
 use super::run::RunCommand;
 use super::{output, plugins, run};
+use crate::assets::registry::PAPER_MODELS;
 use crate::assets::{Progress, Store, StoreOptions};
 use crate::report::numbers::{bytes, seconds};
 use crate::report::text_table::TextTable;
@@ -164,10 +165,12 @@ fn each(lines: &[Line<'_>]) -> String {
             }
             None if line.done => row.extend(["done before", "-", "-", "-"].map(str::to_owned)),
             None => row.extend([
-                match (line.fits, line.fetches) {
-                    (false, _) => "does not fit".to_owned(),
-                    (true, true) => "to do, fetches first".to_owned(),
-                    (true, false) => "to do".to_owned(),
+                match (line.fits, line.fetches, line.estimate.streams) {
+                    (false, ..) => "does not fit".to_owned(),
+                    (true, true, false) => "to do, fetches first".to_owned(),
+                    (true, true, true) => "to do, fetches first, streams weights".to_owned(),
+                    (true, false, false) => "to do".to_owned(),
+                    (true, false, true) => "to do, streams weights".to_owned(),
                 },
                 time(line.estimate.seconds, line.estimate.measured),
                 size(line.estimate.memory_bytes),
@@ -296,6 +299,7 @@ fn summary(suite: &Suite, facts: &Facts, estimator: &Estimator<'_>, lines: &[Lin
         }
         text.push('\n');
     }
+    text.push_str(&needs(suite, facts, estimator, lines));
     let data: Vec<&str> = suite
         .tasks
         .iter()
@@ -310,6 +314,39 @@ fn summary(suite: &Suite, facts: &Facts, estimator: &Estimator<'_>, lines: &[Lin
     text
 }
 
+/// What each model that is not here needs: a line for each.
+fn needs(suite: &Suite, facts: &Facts, estimator: &Estimator<'_>, lines: &[Line<'_>]) -> String {
+    let mut rows = Vec::new();
+    for (model, name) in suite.models.iter().enumerate() {
+        if facts.models[model].as_ref().map_or(true, |fact| fact.at_hand) {
+            continue;
+        }
+        let most = |kinds: &[StageKind], of: fn(&Estimate) -> Option<f64>| {
+            let own =
+                lines.iter().filter(|line| line.stage.model == model && kinds.contains(&line.stage.kind));
+            size(own.filter_map(|line| of(&line.estimate)).reduce(f64::max))
+        };
+        let runs = [StageKind::Evaluate, StageKind::Profile];
+        let paper = PAPER_MODELS
+            .iter()
+            .find(|m| name.split('@').next().is_some_and(|id| id.eq_ignore_ascii_case(m.hub)));
+        rows.push(vec![
+            name.clone(),
+            size(estimator.size(model).map(|size| size.fetch_bytes as f64)),
+            most(&[StageKind::Compress], |e| e.memory_bytes),
+            most(&runs, |e| e.memory_bytes),
+            most(&[StageKind::Compress], |e| e.disk_bytes),
+            paper.map_or_else(|| "?".to_owned(), |m| m.licence.to_owned()),
+        ]);
+    }
+    if rows.is_empty() {
+        return String::new();
+    }
+    let header =
+        ["model to fetch", "download", "memory to compress", "to run", "largest checkpoint", "licence"];
+    TextTable { header: header.map(str::to_owned).to_vec(), rows, keys: 1 }.render(usize::MAX)
+}
+
 #[derive(Serialize)]
 struct StageJson<'a> {
     kind: StageKind,
@@ -322,6 +359,7 @@ struct StageJson<'a> {
     memory_bytes: Option<f64>,
     disk_bytes: Option<f64>,
     measured: bool,
+    streams: bool,
     fits: bool,
 }
 
@@ -338,6 +376,7 @@ fn json(suite: &Suite, plan: &Plan, lines: &[Line<'_>], misfits: &[String]) -> s
             memory_bytes: line.estimate.memory_bytes,
             disk_bytes: line.estimate.disk_bytes,
             measured: line.estimate.measured,
+            streams: line.estimate.streams,
             fits: line.fits,
         }
     }

@@ -13,7 +13,8 @@ use super::lines::{resume, write_line};
 use super::task::{self, Asked, Ready};
 use crate::metrics::real;
 use crate::tasks::{
-    self, Encode, EncodeError, Prepared, Preset, Requests, Task, TaskError, TaskOptions, TokenRequest,
+    self, Conversation, Encode, EncodeError, Prepared, Preset, Requests, Task, TaskError, TaskOptions,
+    TokenRequest,
 };
 use crate::worker::protocol::{StageOrder, StageOutcome, Work};
 use crate::worker::{Services, Usage};
@@ -42,7 +43,7 @@ pub fn parse_built_in(line: &str) -> Option<TaskLine> {
     if line.contains(".toml") { None } else { parse_task(line, None, 0, 0).ok() }
 }
 
-/// Reads a task of a suite: a name of [`tasks::lookup`], then options (`seqlen`, `limit`, `shots`, `preset`), for example `wikitext2:seqlen=512`,
+/// Reads a task of a suite: a name of [`tasks::lookup`], then options (`seqlen`, `limit`, `shots`, `conversation`, `preset`), for example `wikitext2:seqlen=512`,
 /// `mmlu:shots=5,limit=10`, `text:notes.txt:seqlen=256` or `my/task.toml:limit=10`. Options take precedence over those of the whole suite.
 ///
 /// # Errors
@@ -73,9 +74,14 @@ pub fn parse_task(line: &str, limit: Option<usize>, shots: usize, seed: u64) -> 
             "seqlen" => options.seqlen = Some(number()?),
             "limit" => options.limit = Some(number()?),
             "shots" => options.shots = number()?,
+            "conversation" => options.conversation = Conversation::named(value).map_err(refuse)?,
             "preset" if task.has_presets() => options.preset = Preset::named(value).map_err(refuse)?,
             _ => {
-                let known = if task.has_presets() { "limit and preset" } else { "seqlen, limit and shots" };
+                let known = if task.has_presets() {
+                    "limit and preset"
+                } else {
+                    "seqlen, limit, shots and conversation"
+                };
                 return Err(refuse(format!("has no option `{key}`; there are {known}")));
             }
         }

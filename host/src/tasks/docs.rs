@@ -116,7 +116,7 @@ impl Task {
             data.push(used);
             Ok(records)
         };
-        let body = match spec.kind {
+        let mut body = match spec.kind {
             TaskKind::Perplexity { seqlen } => {
                 let text = match &self.path {
                     Some(path) => {
@@ -159,6 +159,7 @@ impl Task {
                 Body::Choice(docs)
             }
         };
+        options.conversation.apply(&mut body);
         Ok(Prepared { task: self.clone(), name: self.name(), options: options.clone(), data, body })
     }
 
@@ -193,6 +194,9 @@ impl Task {
     fn check(&self, options: &TaskOptions) -> Result<(), TaskError> {
         if options.limit == Some(0) {
             return self.refuse("a limit of 0 leaves nothing to measure; give 1 or more");
+        }
+        if let Err(why) = options.conversation.check(&self.spec().kind) {
+            return self.refuse(why);
         }
         match self.spec().kind {
             TaskKind::Perplexity { .. } => {

@@ -65,6 +65,7 @@ impl Prepared {
     /// # Errors
     /// Where the tokenizer fails, a continuation has no token of its own, or a text is shorter than one window.
     pub fn requests(&self, encoder: &dyn Encode) -> Result<Requests, TaskError> {
+        self.check_conversation(encoder)?;
         match &self.body {
             Body::Choice(docs) => {
                 let seam = docs.iter().flat_map(|doc| &doc.requests).next().map(|request| &request.seam);

@@ -7,6 +7,7 @@
 //! Prompts, continuations and metrics of the multiple-choice tasks are those of lm-evaluation-harness (compared string by string in the tests).
 
 mod calibration;
+mod conversation;
 mod docs;
 mod encode;
 mod items;
@@ -24,6 +25,7 @@ mod glue_tests;
 mod tests;
 
 pub use calibration::{CalibrationText, DEFAULT_CALIBRATION, Windows, calibration_text, windows};
+pub use conversation::Conversation;
 pub use docs::{DataUse, Doc, Prepared, Request, Seam};
 pub use encode::{Encode, EncodeError, Requests, TokenRequest};
 pub use items::{Answered, Asked, ItemResult, Outcome, Score};
@@ -51,11 +53,20 @@ pub struct TaskOptions {
     pub seqlen: Option<usize>,
     /// How TruthfulQA's questions are asked by LLMCBench's script.
     pub preset: Preset,
+    /// The form of conversation that prompts are put into.
+    pub conversation: Conversation,
 }
 
 impl Default for TaskOptions {
     fn default() -> Self {
-        Self { limit: None, shots: 0, seed: DEFAULT_SEED, seqlen: None, preset: Preset::default() }
+        Self {
+            limit: None,
+            shots: 0,
+            seed: DEFAULT_SEED,
+            seqlen: None,
+            preset: Preset::default(),
+            conversation: Conversation::default(),
+        }
     }
 }
 

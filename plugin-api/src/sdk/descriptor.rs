@@ -84,6 +84,10 @@ pub struct Descriptor {
     /// What it makes (`dense`, `gptq`, ...) or, for a backend, what it loads.
     #[serde(default)]
     pub formats: Vec<String>,
+    /// Of a backend: it needs no more memory than one block's weights, always as an engine, and as a runner where all
+    /// weights do not fit.
+    #[serde(default)]
+    pub streams_weights: bool,
     /// Roles with their options; the SDK fills this in.
     #[serde(default)]
     pub roles: Vec<RoleDescriptor>,
@@ -103,6 +107,7 @@ impl Descriptor {
             citation: None,
             needs: Needs { devices: vec!["cpu".into()], ..Needs::default() },
             formats: vec!["dense".into()],
+            streams_weights: false,
             roles: Vec::new(),
         }
     }
@@ -185,6 +190,13 @@ impl Descriptor {
     /// Sets the formats it makes or loads.
     pub fn formats(mut self, formats: &[&str]) -> Self {
         self.formats = formats.iter().map(|f| (*f).into()).collect();
+        self
+    }
+
+    /// Says that the backend keeps one block's weights in memory: always as an engine, and as a runner where all weights do not
+    /// fit.
+    pub fn streams_weights(mut self) -> Self {
+        self.streams_weights = true;
         self
     }
 

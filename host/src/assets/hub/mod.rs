@@ -151,6 +151,12 @@ impl Hub {
         Ok(files.filter_map(|file| file["rfilename"].as_str().map(str::to_owned)).collect())
     }
 
+    /// Whether the cache has a model whole.
+    pub(crate) fn has_model(&self, id: &str, revision: &str) -> bool {
+        let repo = Repo::with_revision(id.to_owned(), RepoType::Model, revision.to_owned());
+        self.cached_model(&repo).is_some()
+    }
+
     /// A model that the hub's cache has whole: its weights are fetched last, so where they are nothing is missing.
     fn cached_model(&self, repo: &Repo) -> Option<PathBuf> {
         let folder = self.options.cache.join(repo.folder_name());

@@ -9,7 +9,7 @@ mod questions;
 mod texts;
 
 pub use mmlu::MMLU_SUBJECTS;
-pub use paper::{PAPER_MODELS, PaperModel};
+pub use paper::{NOTES, PAPER_MODELS, PaperModel};
 
 use super::record::Schema;
 

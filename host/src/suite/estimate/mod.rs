@@ -26,6 +26,10 @@ const ROUGH_GRADIENT_PASSES: f64 = 40.0;
 const BYTES: f64 = 4.0;
 /// Tokens of a large vocabulary: the headers of a model's files do not always say.
 const ROUGH_VOCABULARY: f64 = 128_256.0;
+/// Windows on which gradients of the loss are taken.
+const ROUGH_GRADIENT_WINDOWS: usize = 10;
+/// Tokens that run at once.
+const ROUGH_BATCH: f64 = 4096.0;
 /// Memory of a process before it holds a model.
 const BASE_MEMORY: f64 = 100e6;
 
@@ -40,6 +44,8 @@ pub struct Estimate {
     pub disk_bytes: Option<f64>,
     /// Whether its time follows from earlier stages of its kind on this machine.
     pub measured: bool,
+    /// Whether weights are read from disk again and again, because they do not fit.
+    pub streams: bool,
 }
 
 /// How much a stage does: parameters times tokens. One measure serves for writing down what stages took, and for telling what they will take.
@@ -57,6 +63,8 @@ pub(super) struct Amount {
     gradients: bool,
     /// Bits of the codes that it makes, where it makes any.
     bits: Option<f64>,
+    /// Whether its backend can do with one block's weights in memory.
+    streams: bool,
 }
 
 impl Amount {
@@ -70,8 +78,10 @@ impl Amount {
         let bits = options.and_then(|o| o.get("bits")).and_then(serde_json::Value::as_f64);
         let id = method.map_or("dense", |m| m.descriptor.id.as_str());
         let (mut gradients, mut window) = (false, 0);
+        let streams;
         let (what, tokens) = match stage.kind {
             StageKind::Compress => {
+                streams = matches!(&facts.engine, Some(Ok((_, engine))) if engine.descriptor.streams_weights);
                 let needs = &method?.descriptor.needs;
                 gradients = needs.gradients;
                 let c = &suite.calibration;
@@ -81,6 +91,7 @@ impl Amount {
             StageKind::Evaluate => {
                 let backend = facts.backends[stage.backend?].as_ref().ok()?;
                 let task = facts.tasks[stage.task?].as_ref().ok()?;
+                streams = backend.descriptor.streams_weights;
                 (format!("evaluate {}", backend.descriptor.id), task.at_hand.then_some(task.tokens as f64))
             }
             StageKind::Diverge => {
@@ -88,6 +99,7 @@ impl Amount {
                 // Every window passes through two models.
                 let task = facts.tasks[stage.task?].as_ref().ok()?;
                 window = task.seqlen.unwrap_or_default();
+                streams = backend.descriptor.streams_weights;
                 (
                     format!("diverge {}", backend.descriptor.id),
                     task.at_hand.then_some(2.0 * task.tokens as f64),
@@ -95,6 +107,7 @@ impl Amount {
             }
             StageKind::Profile => {
                 let backend = facts.backends[stage.backend?].as_ref().ok()?;
+                streams = backend.descriptor.streams_weights;
                 let w = &suite.workloads[stage.workload?];
                 let runs = f64::from(w.warm_up) + f64::from(w.repetitions);
                 let tokens = (w.batch * (w.prompt_tokens + w.new_tokens)) as f64 * runs;
@@ -110,6 +123,7 @@ impl Amount {
             window,
             gradients,
             bits,
+            streams,
         })
     }
 
@@ -126,26 +140,58 @@ impl Amount {
                 let seconds = if tokens > 1.0 { pass * passes } else { parameters / (ROUGH_WEIGHTS * cores) };
                 let windows = (suite.calibration.windows * suite.calibration.length * size.hidden) as f64;
                 let activations = if tokens > 1.0 { 3.0 * BYTES * windows } else { 0.0 };
+                // The matrices of a method that solves for weights, in double precision: of the widest input.
+                let widest = size.intermediate.max(size.hidden) as f64;
+                let solver = if tokens > 1.0 { 4.0 * 8.0 * widest * widest } else { 0.0 };
+                // As it was and as it becomes; gradients need the model's outputs of every block, and its head.
+                let block = 2.0 * BYTES * parameters / size.blocks.max(1) as f64;
+                let few =
+                    (suite.calibration.windows.min(ROUGH_GRADIENT_WINDOWS) * suite.calibration.length) as f64;
+                let outputs = BYTES * few * size.hidden as f64 * size.blocks as f64;
+                let whole = if self.gradients { outputs } else { 0.0 };
+                let by_block = block + solver + activations + whole + BASE_MEMORY;
+                let by_model = dense + activations;
                 Estimate {
                     seconds: Some(seconds),
-                    memory_bytes: Some(dense + activations),
+                    memory_bytes: Some(if self.streams && size.blocks > 0 { by_block } else { by_model }),
                     disk_bytes: Some(stored),
-                    measured: false,
+                    ..Estimate::default()
                 }
             }
             StageKind::Diverge => Estimate {
                 seconds: Some(pass).filter(|seconds| seconds.is_finite()),
-                memory_bytes: Some(dense + stored + 2.0 * BYTES * self.window as f64 * ROUGH_VOCABULARY),
+                memory_bytes: Some(dense + stored + self.distributions()),
                 disk_bytes: Some(0.0),
-                measured: false,
+                ..Estimate::default()
             },
             StageKind::Evaluate | StageKind::Profile => Estimate {
                 seconds: Some(pass).filter(|seconds| seconds.is_finite()),
                 memory_bytes: Some(if self.bits.is_some() { stored + BASE_MEMORY } else { dense }),
                 disk_bytes: Some(0.0),
-                measured: false,
+                ..Estimate::default()
             },
         }
+    }
+
+    /// Memory of a stage that keeps one block's weights, and the head, which is as large as the embedding.
+    fn streamed(&self, kind: StageKind, size: &Size) -> Option<f64> {
+        if !self.streams || size.blocks == 0 {
+            return None;
+        }
+        let head = BYTES * ROUGH_VOCABULARY * size.hidden as f64;
+        let block = BYTES * size.parameters as f64 / size.blocks as f64;
+        let pass = BYTES * ROUGH_BATCH * (6.0 * size.hidden as f64 + 2.0 * size.intermediate as f64);
+        let one = head + block + pass + BASE_MEMORY;
+        Some(match kind {
+            StageKind::Evaluate | StageKind::Profile => one,
+            StageKind::Diverge => 2.0 * one + self.distributions(),
+            StageKind::Compress => return None,
+        })
+    }
+
+    /// Distributions of one window by two models.
+    fn distributions(&self) -> f64 {
+        2.0 * BYTES * self.window as f64 * ROUGH_VOCABULARY
     }
 }
 
@@ -184,11 +230,20 @@ impl<'a> Estimator<'a> {
         let known = self.history.of(&work.what, &self.facts.machine, self.facts.threads);
         let seconds = known.per_work.zip(work.tokens).map(|(rate, tokens)| rate * parameters * tokens);
         let form = self.history.of_form(&work.form);
+        // Memory of compressing goes with a block's size, not the model's.
+        let known =
+            form.memory_per_parameter.filter(|_| !(work.streams && stage.kind == StageKind::Compress));
+        let memory = known.map(|m| m * parameters).or(rough.memory_bytes);
+        let limit = self.memory_limit() as f64;
+        let too_large = memory.is_some_and(|memory| memory > limit);
+        let streamed = if too_large { work.streamed(stage.kind, &size) } else { None };
         Estimate {
-            seconds: seconds.or(rough.seconds),
-            memory_bytes: form.memory_per_parameter.map(|m| m * parameters).or(rough.memory_bytes),
+            // Reading takes as long as the disk needs, which nobody knows beforehand.
+            seconds: seconds.or(rough.seconds).filter(|_| streamed.is_none()),
+            memory_bytes: streamed.or(memory),
             disk_bytes: form.disk_per_parameter.map(|d| d * parameters).or(rough.disk_bytes),
-            measured: seconds.is_some(),
+            measured: seconds.is_some() && streamed.is_none(),
+            streams: streamed.is_some(),
         }
     }
 

@@ -16,8 +16,12 @@ const LARGEST_HEADER: u64 = 256 << 20;
 pub struct Size {
     /// Parameters.
     pub parameters: u64,
-    /// Width of the residual stream; 0 where not known.
+    /// Blocks; 0 where not known, as with what follows.
+    pub blocks: usize,
+    /// Width of the residual stream.
     pub hidden: usize,
+    /// Width of the feed-forward part.
+    pub intermediate: usize,
     /// Bytes to fetch; 0 for files that are here.
     pub fetch_bytes: u64,
 }
@@ -40,8 +44,19 @@ impl Size {
         let config = std::fs::read(path.join("config.json"))
             .ok()
             .and_then(|b| serde_json::from_slice::<Value>(&b).ok());
-        let hidden = config.and_then(|c| c["hidden_size"].as_u64()).unwrap_or(0) as usize;
-        (parameters > 0).then_some(Size { parameters, hidden, fetch_bytes: 0 })
+        // As the families spell it.
+        let number = |keys: &[&str]| {
+            let config = config.as_ref()?;
+            keys.iter().find_map(|key| config[*key].as_u64())
+        };
+        let number = |keys| number(keys).unwrap_or(0) as usize;
+        (parameters > 0).then_some(Size {
+            parameters,
+            blocks: number(&["num_hidden_layers", "num_layers"]),
+            hidden: number(&["hidden_size"]),
+            intermediate: number(&["intermediate_size", "ffn_dim", "ffn_hidden_size"]),
+            fetch_bytes: 0,
+        })
     }
 
     /// The size of a model that is not here, where it is one of the paper's.
@@ -50,7 +65,13 @@ impl Size {
         let model = PAPER_MODELS
             .iter()
             .find(|m| m.hub.eq_ignore_ascii_case(id) || model_name(m.hub).eq_ignore_ascii_case(id))?;
-        Some(Size { parameters: model.parameters, hidden: model.hidden, fetch_bytes: model.bytes })
+        Some(Size {
+            parameters: model.parameters,
+            blocks: model.blocks,
+            hidden: model.hidden,
+            intermediate: model.intermediate,
+            fetch_bytes: model.bytes,
+        })
     }
 }
 
@@ -83,14 +104,19 @@ fn gguf(path: &Path) -> Option<Size> {
         return None;
     }
     let (tensors, values) = (file.u64()?, file.u64()?);
-    let mut hidden = 0;
+    let (mut blocks, mut hidden, mut intermediate) = (0, 0, 0);
     for _ in 0..values {
         let name = file.text()?;
         let kind = file.u32()?;
-        if name.ends_with(".embedding_length") && kind == 4 {
-            hidden = file.u32()? as usize;
-        } else {
-            file.skip_value(kind)?;
+        let place = match name.rsplit('.').next() {
+            Some("block_count") => Some(&mut blocks),
+            Some("embedding_length") => Some(&mut hidden),
+            Some("feed_forward_length") => Some(&mut intermediate),
+            _ => None,
+        };
+        match place.filter(|_| kind == 4) {
+            Some(place) => *place = file.u32()? as usize,
+            None => file.skip_value(kind)?,
         }
     }
     let mut parameters = 0_u64;
@@ -104,7 +130,7 @@ fn gguf(path: &Path) -> Option<Size> {
         file.skip(12)?;
         parameters = parameters.checked_add(product)?;
     }
-    (parameters > 0).then_some(Size { parameters, hidden, fetch_bytes: 0 })
+    (parameters > 0).then_some(Size { parameters, blocks, hidden, intermediate, fetch_bytes: 0 })
 }
 
 /// GGUF's number for lists.
@@ -175,7 +201,10 @@ mod tests {
         bytes.extend(header);
         std::fs::write(folder.path().join("model.safetensors"), &bytes).unwrap();
         std::fs::write(folder.path().join("config.json"), r#"{"hidden_size": 5}"#).unwrap();
-        assert_eq!(Size::of_files(folder.path()), Some(Size { parameters: 22, hidden: 5, fetch_bytes: 0 }));
+        assert_eq!(
+            Size::of_files(folder.path()),
+            Some(Size { parameters: 22, hidden: 5, ..Size::default() })
+        );
         std::fs::write(folder.path().join("model.safetensors"), &bytes[..20]).unwrap();
         assert_eq!(Size::of_files(folder.path()), None);
     }
@@ -211,7 +240,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("m.gguf");
         std::fs::write(&file, &bytes).unwrap();
-        assert_eq!(Size::of_files(&file), Some(Size { parameters: 34, hidden: 64, fetch_bytes: 0 }));
+        assert_eq!(Size::of_files(&file), Some(Size { parameters: 34, hidden: 64, ..Size::default() }));
         for cut in 0..bytes.len() - 12 {
             std::fs::write(&file, &bytes[..cut]).unwrap();
             let _ = Size::of_files(&file);
