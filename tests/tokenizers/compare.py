@@ -93,7 +93,12 @@ def references(directory, saved):
             from transformers import AutoTokenizer
 
             slow = AutoTokenizer.from_pretrained(directory, trust_remote_code=True)
-            yield f"tokenization_chatglm.py, transformers {version}", slow.encode, []
+
+            def encode(text):
+                # Not `encode`: it pads, in a way that their code of then does not know.
+                return slow.build_inputs_with_special_tokens(slow.convert_tokens_to_ids(slow.tokenize(text)))
+
+            yield f"tokenization_chatglm.py, transformers {version}", encode, []
         elif old and not chatglm:
             from transformers import LlamaTokenizer
 
@@ -105,7 +110,7 @@ def references(directory, saved):
         special = {} if settings else dict(bos_token="</s>", eos_token="</s>", unk_token="</s>", pad_token="<pad>", add_bos_token=True)
         reader = GPT2Tokenizer.from_pretrained(directory, **special)
         yield f"GPT2Tokenizer, transformers {version}", reader.encode, []
-    if not old:
+    if not old and (saved / "tokenizer.json").exists():
         from transformers import AutoTokenizer
 
         fast = AutoTokenizer.from_pretrained(saved)

@@ -20,7 +20,7 @@ const INDEX: &str = "model.safetensors.index.json";
 const MAX_HEADER: u64 = 100_000_000;
 const DOWNLOAD_AGAIN: &str = "the file is truncated or damaged: fetch or write it again";
 /// Files beside weights and tokenizer that decide what a model computes.
-const DESCRIPTIONS: [&str; 3] = ["config.json", "generation_config.json", INDEX];
+const DESCRIPTIONS: [&str; 2] = ["config.json", "generation_config.json"];
 
 pub(crate) fn open(directory: &Path) -> Result<Parts> {
     let config = read_config(&directory.join("config.json"))?;
@@ -37,9 +37,13 @@ pub(crate) fn open(directory: &Path) -> Result<Parts> {
     } else {
         return Err(no_weights(directory)?);
     };
-    let mut described_by: Vec<PathBuf> =
-        DESCRIPTIONS.iter().map(|name| directory.join(name)).filter(|path| path.is_file()).collect();
-    described_by.extend(Source::find(directory).map(|source| source.files()).unwrap_or_default());
+    let described_by = DESCRIPTIONS
+        .iter()
+        .map(|name| directory.join(name))
+        .chain(Source::find(directory).map(|source| source.files()).unwrap_or_default())
+        .chain([index])
+        .filter(|path| path.is_file())
+        .collect::<Vec<PathBuf>>();
     let quantization = Quantization::from_config(&config).map_err(|problem| {
         Error::config(
             &directory.join("config.json"),

@@ -334,6 +334,8 @@ fn broken_tokenizer_files_are_explained() {
     }
     fs::remove_file(&path).unwrap();
     assert_says(Tokenizer::open(directory.path()), directory.path(), &["no tokenizer.json"]);
+    fs::write(directory.path().join("vocab.json"), "{}").unwrap();
+    assert_says(Tokenizer::open(directory.path()), directory.path(), &["vocab.json but no merges.txt"]);
     fs::write(directory.path().join("tokenizer.model"), "").unwrap();
     assert_says(Tokenizer::open(directory.path()), directory.path(), &["tokenizer.model", "save_pretrained"]);
     assert!(matches!(Tokenizer::open(directory.path()), Err(Error::Tokenizer { .. })));

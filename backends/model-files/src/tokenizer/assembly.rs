@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 
 use super::hub_files::Beside;
+use super::sentence_piece::Segmenter;
 use super::{Inner, byte_level, chatglm, definition, sentence_piece};
 use crate::{Error, Result};
 
@@ -24,6 +25,7 @@ struct Use {
     add_eos: bool,
     /// Whether special tokens are sought in the text.
     finds_special: bool,
+    segmenter: Option<Segmenter>,
 }
 
 /// From SentencePiece's model at `path`.
@@ -50,6 +52,7 @@ pub(super) fn from_sentence_piece(path: PathBuf, beside: Beside) -> Result<Inner
             add_bos: false,
             add_eos: false,
             finds_special: extension.finds_tokens,
+            segmenter: read.segmenter,
         }
     } else {
         Use {
@@ -57,6 +60,7 @@ pub(super) fn from_sentence_piece(path: PathBuf, beside: Beside) -> Result<Inner
             add_bos: beside.flag("add_bos_token").unwrap_or(true),
             add_eos: beside.flag("add_eos_token").unwrap_or(false),
             finds_special: true,
+            segmenter: read.segmenter,
         }
     };
     assemble(path, &read.json, &special, usage, beside, vec![("tokenizer.model", file)])
@@ -92,6 +96,7 @@ pub(super) fn from_byte_pairs(path: PathBuf, merges_path: &Path, beside: Beside)
         add_bos: beside.flag("add_bos_token").unwrap_or(is_opt && beside.config.is_none()),
         add_eos: beside.flag("add_eos_token").unwrap_or(false),
         finds_special: true,
+        segmenter: None,
     };
     assemble(path, &json, &special, usage, beside, vec![("vocab.json", file), ("merges.txt", merges)])
 }
@@ -102,7 +107,7 @@ fn assemble(
     special: &Special,
     usage: Use,
     beside: Beside,
-    originals: Vec<(&'static str, Vec<u8>)>,
+    mut originals: Vec<(&'static str, Vec<u8>)>,
 ) -> Result<Inner> {
     let mut tokenizer = definition::parse(&path, json.to_string().as_bytes())?;
     let fail = |problem: String| {
@@ -141,12 +146,23 @@ fn assemble(
     let after = eos.clone().filter(|_| usage.add_eos);
     definition::set_surroundings(&path, &mut tokenizer, &before, after.as_slice())?;
     tokenizer.set_encode_special_tokens(!usage.finds_special);
+    let config = if usage.segmenter.is_some() {
+        // No `tokenizer.json` will stand beside it: what the others say must stay said.
+        let others = [("special_tokens_map.json", beside.special), ("added_tokens.json", beside.added)];
+        originals.extend(
+            others.into_iter().filter_map(|(name, json)| Some((name, json?.to_string().into_bytes()))),
+        );
+        beside.config.unwrap_or_else(|| json!({}))
+    } else {
+        config(special, usage.finds_special, beside.config)
+    };
     Ok(Inner {
         tokenizer,
+        segmenter: usage.segmenter,
         source: path,
         bos: bos.map(|(_, id)| id),
         eos: eos.map(|(_, id)| id),
-        config: config(special, usage.finds_special, beside.config),
+        config,
         generation_config: beside.generation_config,
         originals,
     })

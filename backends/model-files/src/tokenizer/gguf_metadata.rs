@@ -16,6 +16,15 @@ const REMEDY: &str = "choose another format: the checkpoint's tokenizer has no c
 pub(super) fn build(tokenizer: &Tokenizer, rows: usize) -> Result<Vec<(String, M)>> {
     let inner: &Inner = &tokenizer.inner;
     let fail = |problem: String| Error::tokenizer(&inner.source, problem, REMEDY);
+    if inner.segmenter.is_some() {
+        return Err(fail("cuts text in a way of SentencePiece's that llama.cpp does not know".to_owned()));
+    }
+    if tokenizer.prefix().len() > 1 {
+        return Err(fail(format!(
+            "puts {} tokens before every text; llama.cpp puts one",
+            tokenizer.prefix().len()
+        )));
+    }
     let text = inner.tokenizer.to_string(false).map_err(|e| fail(format!("cannot be written: {e}")))?;
     let json: Value = serde_json::from_str(&text).map_err(|e| fail(format!("is not valid JSON: {e}")))?;
     let model = &json["model"];

@@ -77,6 +77,7 @@ pub(super) fn build(view: &View<'_>) -> Result<Inner> {
     )?;
     Ok(Inner {
         tokenizer,
+        segmenter: None,
         source: view.path.to_path_buf(),
         bos: bos.map(|(_, id)| id),
         eos: eos.map(|(_, id)| id),

@@ -25,9 +25,9 @@ pub(super) struct Beside {
     /// `tokenizer_config.json`.
     pub(super) config: Option<Value>,
     /// `special_tokens_map.json`.
-    special: Option<Value>,
+    pub(super) special: Option<Value>,
     /// `added_tokens.json`.
-    added: Option<Value>,
+    pub(super) added: Option<Value>,
     pub(super) generation_config: Option<Value>,
     model_config: Option<Value>,
 }
@@ -100,6 +100,7 @@ fn from_definition(path: PathBuf, beside: Beside) -> Result<Inner> {
     }
     Ok(Inner {
         tokenizer,
+        segmenter: None,
         source: path,
         bos,
         eos,

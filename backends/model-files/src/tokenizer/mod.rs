@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use self::sentence_piece::Segmenter;
 pub(crate) use self::sources::Source;
 use crate::gguf::{MetadataValue, View};
 use crate::{Error, Result};
@@ -29,11 +30,20 @@ const PROBE: &str = "a";
 #[derive(Clone)]
 pub struct Tokenizer {
     inner: Arc<Inner>,
-    prefix: Arc<[u32]>,
+    around: Arc<Surroundings>,
+}
+
+/// Special tokens that every text gets.
+#[derive(Default)]
+struct Surroundings {
+    before: Vec<u32>,
+    after: Vec<u32>,
 }
 
 struct Inner {
     tokenizer: tokenizers::Tokenizer,
+    /// What cuts text in the library's place, where that would do it differently.
+    segmenter: Option<Segmenter>,
     /// What messages name.
     source: PathBuf,
     bos: Option<u32>,
@@ -67,12 +77,12 @@ impl Tokenizer {
     }
 
     fn from_inner(inner: Inner) -> Result<Self> {
-        let mut tokenizer = Tokenizer { inner: Arc::new(inner), prefix: [].into() };
-        let (bare, whole) = (tokenizer.encode(PROBE, false)?, tokenizer.encode(PROBE, true)?);
-        if !bare.is_empty()
-            && let Some(length) = whole.windows(bare.len()).position(|window| window == bare)
-        {
-            tokenizer.prefix = whole[..length].into();
+        let mut tokenizer = Tokenizer { inner: Arc::new(inner), around: Arc::default() };
+        let (bare, whole) = (tokenizer.library_ids(PROBE, false)?, tokenizer.library_ids(PROBE, true)?);
+        let place = whole.windows(bare.len().max(1)).position(|window| window == bare);
+        if let Some(start) = place {
+            let (before, after) = (whole[..start].to_vec(), whole[start + bare.len()..].to_vec());
+            tokenizer.around = Arc::new(Surroundings { before, after });
         }
         Ok(tokenizer)
     }
@@ -84,15 +94,28 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::Tokenizer`] when the text has no spelling in the vocabulary.
     pub fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>> {
+        let Some(segmenter) = &self.inner.segmenter else { return self.library_ids(text, add_special) };
+        let mut ids = segmenter.encode(&self.inner.tokenizer, text).map_err(|e| self.encode_failure(&*e))?;
+        if add_special {
+            ids.splice(..0, self.around.before.iter().copied());
+            ids.extend(&self.around.after);
+        }
+        Ok(ids)
+    }
+
+    fn library_ids(&self, text: &str, add_special: bool) -> Result<Vec<u32>> {
         let encoding = self.inner.tokenizer.encode_fast(text, add_special);
         encoding.map(|encoding| encoding.get_ids().to_vec()).map_err(|e| self.encode_failure(&*e))
     }
 
-    /// [`Tokenizer::encode`] of several texts, in parallel; the answers are in the texts' order.
+    /// [`Tokenizer::encode`] of several texts, mostly in parallel; the answers are in the texts' order.
     ///
     /// # Errors
     /// As [`Tokenizer::encode`].
     pub fn encode_batch(&self, texts: &[&str], add_special: bool) -> Result<Vec<Vec<u32>>> {
+        if self.inner.segmenter.is_some() {
+            return texts.iter().map(|text| self.encode(text, add_special)).collect();
+        }
         let encodings = self.inner.tokenizer.encode_batch_fast(texts.to_vec(), add_special);
         let encodings = encodings.map_err(|e| self.encode_failure(&*e))?;
         Ok(encodings.iter().map(|encoding| encoding.get_ids().to_vec()).collect())
@@ -121,7 +144,7 @@ impl Tokenizer {
     /// The tokens that [`Tokenizer::encode`] puts before every text when asked for special tokens: none, a BOS, or
     /// ChatGLM's `[gMASK] sop`.
     pub fn prefix(&self) -> &[u32] {
-        &self.prefix
+        &self.around.before
     }
 
     /// The token that ends a sequence, where the model has one; the first, where it has several.
@@ -141,7 +164,9 @@ impl Tokenizer {
 
     /// Writes `tokenizer.json` and `tokenizer_config.json`, which Python transformers' `AutoTokenizer` loads, and
     /// `generation_config.json` with the ids of BOS and EOS as far as they are known; also the `tokenizer.model`, or
-    /// `vocab.json` and `merges.txt`, that the tokenizer was read from. The directory must exist.
+    /// `vocab.json` and `merges.txt`, that the tokenizer was read from. Where a SentencePiece model gives other tokens
+    /// than any `tokenizer.json` (a unigram model, or one that normalises text), it is written without one. The
+    /// directory must exist.
     ///
     /// # Errors
     /// [`Error::Io`] when a file cannot be written.

@@ -8,14 +8,16 @@ use super::Inner;
 use crate::{Error, Result};
 
 pub(super) fn write(inner: &Inner, directory: &Path) -> Result<()> {
-    let definition = inner.tokenizer.to_string(true).map_err(|e| {
-        Error::tokenizer(
-            &inner.source,
-            format!("cannot be written as JSON: {e}"),
-            "use the model's own tokenizer.json",
-        )
-    })?;
-    write_file(&directory.join("tokenizer.json"), definition.as_bytes())?;
+    if inner.segmenter.is_none() {
+        let definition = inner.tokenizer.to_string(true).map_err(|e| {
+            Error::tokenizer(
+                &inner.source,
+                format!("cannot be written as JSON: {e}"),
+                "use the model's own tokenizer.json",
+            )
+        })?;
+        write_file(&directory.join("tokenizer.json"), definition.as_bytes())?;
+    }
     write_json(&directory.join("tokenizer_config.json"), &inner.config)?;
     let generation = inner.generation_config.clone().or_else(|| generation_config(inner));
     if let Some(generation) = generation {

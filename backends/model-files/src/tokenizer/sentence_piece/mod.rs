@@ -2,15 +2,20 @@
 
 mod charsmap;
 mod model;
+mod normalizer;
 pub(super) mod pipeline;
 mod protobuf;
+mod segmenter;
+mod trie;
+mod unigram;
 
 use std::path::Path;
 
 use serde_json::{Value, json};
 
-use self::model::{Algorithm, Model, Normalizer};
-use super::vocabulary::{Vocabulary, token_type};
+use self::model::{Algorithm, Model};
+pub(super) use self::segmenter::Segmenter;
+use super::vocabulary::Vocabulary;
 use crate::{Error, Result};
 
 const REMEDY: &str =
@@ -25,6 +30,8 @@ pub(super) struct Definition {
     pub(super) eos: Option<String>,
     pub(super) unknown: String,
     pub(super) padding: Option<String>,
+    /// What cuts text in place of the steps in `json`, where those would do it differently.
+    pub(super) segmenter: Option<Segmenter>,
 }
 
 /// Reads `file`, the content of the `tokenizer.model` at `path`.
@@ -36,16 +43,20 @@ pub(super) fn read(path: &Path, file: &[u8]) -> Result<Definition> {
     let vocabulary = &model.vocabulary;
     let unknown = vocabulary.tokens[model.unknown];
     let unknown_id = u32::try_from(model.unknown).map_err(|e| fail(e.to_string()))?;
+    let segmenter = Segmenter::for_model(&model).map_err(fail)?;
     let definition = match model.algorithm {
         Algorithm::BytePairs => {
             pipeline::byte_pairs(vocabulary, &model.scores, Some(unknown), model.byte_fallback)
+                .map_err(fail)?
         }
         Algorithm::Unigram => unigram(&model),
+    };
+    let prefixes = model.normalizer.add_dummy_prefix;
+    let mut normalizers = vec![pipeline::mark_spaces()];
+    if prefixes {
+        normalizers.insert(0, pipeline::prefix_space());
     }
-    .map_err(fail)?;
-    let normalizers = normalizers(&model.normalizer, vocabulary).map_err(fail)?;
-    let decoders = pipeline::decoders(model.normalizer.add_dummy_prefix);
-    let mut json = pipeline::definition(normalizers, definition, decoders);
+    let mut json = pipeline::definition(normalizers, definition, pipeline::decoders(prefixes));
     json["added_tokens"] = added_tokens(vocabulary, (unknown, unknown_id));
     let spelling = |id: Option<usize>| id.map(|id| vocabulary.tokens[id].to_owned());
     Ok(Definition {
@@ -55,16 +66,12 @@ pub(super) fn read(path: &Path, file: &[u8]) -> Result<Definition> {
         eos: spelling(model.eos),
         unknown: unknown.to_owned(),
         padding: spelling(model.padding),
+        segmenter,
     })
 }
 
-/// A model that takes the pieces whose scores, logarithms of probabilities, have the greatest sum.
-fn unigram(model: &Model<'_>) -> std::result::Result<Value, String> {
-    if let Some((id, piece)) = model.vocabulary.of_type(token_type::UNUSED).next() {
-        return Err(format!(
-            "piece {id} ({piece:?}) is switched off, which a unigram tokenizer cannot express"
-        ));
-    }
+/// The scores as the library has them; texts are cut by [`Segmenter`].
+fn unigram(model: &Model<'_>) -> Value {
     let vocab: Vec<Value> = model
         .vocabulary
         .tokens
@@ -72,63 +79,14 @@ fn unigram(model: &Model<'_>) -> std::result::Result<Value, String> {
         .zip(&model.scores)
         .map(|(piece, score)| json!([piece, score]))
         .collect();
-    Ok(
-        json!({ "type": "Unigram", "unk_id": model.unknown, "vocab": vocab, "byte_fallback": model.byte_fallback }),
-    )
+    json!({ "type": "Unigram", "unk_id": model.unknown, "vocab": vocab, "byte_fallback": model.byte_fallback })
 }
 
-fn normalizers(
-    settings: &Normalizer<'_>,
-    vocabulary: &Vocabulary<'_>,
-) -> std::result::Result<Vec<Value>, String> {
-    let mut steps = Vec::new();
-    if !settings.charsmap.is_empty() {
-        steps.push(charsmap::step(settings.charsmap)?);
-    }
-    let replace = |regex: &str, content: &str| json!({ "type": "Replace", "pattern": { "Regex": regex }, "content": content });
-    if settings.remove_extra_whitespaces {
-        steps.push(replace(r"\A +| +\z", ""));
-        steps.push(replace(" {2,}", " "));
-    }
-    if settings.escape_whitespaces {
-        steps.push(pipeline::mark_spaces());
-        if settings.remove_extra_whitespaces {
-            // What marks a space counts as one at the end, even where the text itself had it.
-            steps.push(replace("\u{2581}+\\z", ""));
-        }
-    } else if settings.add_dummy_prefix {
-        return Err("puts a space before texts without marking it, which cannot be expressed".to_owned());
-    }
-    if settings.add_dummy_prefix {
-        // A user-defined token is sought in the text as it is after these steps, which the library applies to the
-        // token, too: alone, it stays what it is.
-        let tokens: Vec<String> =
-            vocabulary.of_type(token_type::USER_DEFINED).map(|(_, token)| quote(token)).collect();
-        steps.push(match tokens.as_slice() {
-            [] => pipeline::prefix_space(),
-            tokens => replace(&format!(r"\A(?!\z|(?:{})\z)", tokens.join("|")), "\u{2581}"),
-        });
-    }
-    Ok(steps)
-}
-
-/// A regular expression that matches `text` and nothing else.
-fn quote(text: &str) -> String {
-    let mut quoted = String::with_capacity(text.len());
-    for character in text.chars() {
-        if character.is_ascii_punctuation() || character.is_ascii_whitespace() {
-            quoted.push('\\');
-        }
-        quoted.push(character);
-    }
-    quoted
-}
-
+/// Control tokens and the unknown one. Others that are found in text, user-defined ones, are the [`Segmenter`]'s.
 fn added_tokens(vocabulary: &Vocabulary<'_>, unknown: (&str, u32)) -> Value {
     let mut added = vocabulary.added_tokens(&[Some(unknown)]);
-    for token in added.as_array_mut().into_iter().flatten() {
-        // SentencePiece normalises the text around user-defined tokens as one.
-        token["normalized"] = json!(token["special"] == false);
+    if let Some(tokens) = added.as_array_mut() {
+        tokens.retain(|token| token["special"] == true);
     }
     added
 }

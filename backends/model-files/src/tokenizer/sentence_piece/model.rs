@@ -1,6 +1,7 @@
 //! `tokenizer.model`: what SentencePiece's `ModelProto` says (Kudo & Richardson 2018, arXiv:1808.06226).
 
 use super::protobuf::{Fields, Value};
+use crate::tokenizer::merges::MAX_PIECE;
 use crate::tokenizer::vocabulary::{Vocabulary, token_type};
 
 /// The algorithm that cuts text into pieces.
@@ -16,7 +17,7 @@ pub(super) struct Model<'a> {
     pub(super) scores: Vec<f32>,
     pub(super) algorithm: Algorithm,
     pub(super) byte_fallback: bool,
-    pub(super) normalizer: Normalizer<'a>,
+    pub(super) normalizer: Settings<'a>,
     pub(super) unknown: usize,
     pub(super) bos: Option<usize>,
     pub(super) eos: Option<usize>,
@@ -24,7 +25,7 @@ pub(super) struct Model<'a> {
 }
 
 /// What happens to text before it is cut.
-pub(super) struct Normalizer<'a> {
+pub(super) struct Settings<'a> {
     /// Rules of replacement, compiled by SentencePiece; empty for none.
     pub(super) charsmap: &'a [u8],
     pub(super) add_dummy_prefix: bool,
@@ -53,7 +54,7 @@ impl<'a> Model<'a> {
             eos: "</s>",
             padding: "<pad>",
         };
-        let mut normalizer = Normalizer {
+        let mut normalizer = Settings {
             charsmap: &[],
             add_dummy_prefix: true,
             remove_extra_whitespaces: true,
@@ -142,6 +143,9 @@ fn piece(message: Value<'_>) -> Result<(&str, f32, i32), String> {
     if token.is_empty() {
         return Err("has no spelling".to_owned());
     }
+    if token.len() > MAX_PIECE {
+        return Err(format!("is {} bytes long; pieces are at most {MAX_PIECE}", token.len()));
+    }
     if !score.is_finite() {
         return Err(format!("({token:?}) has the score {score}"));
     }
@@ -169,7 +173,7 @@ impl<'a> Trainer<'a> {
     }
 }
 
-impl<'a> Normalizer<'a> {
+impl<'a> Settings<'a> {
     fn read(&mut self, message: Value<'a>) -> Result<(), String> {
         for field in Fields::new(message.bytes()?) {
             let (number, value) = field?;
