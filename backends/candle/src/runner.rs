@@ -46,6 +46,7 @@ pub struct RunnerOptions {
     #[schemars(range(min = 1))]
     pub batch_tokens: usize,
     /// Precision of what linears multiply; sums, norms, attention and the residual stream are in single precision always.
+    /// The mean log-likelihood of a token moves by up to about 0.002 in `bf16` and 0.0003 in `f16` (measured on 135M parameters).
     pub precision: ComputePrecision,
     /// Where weights are: `memory`, or `stream`, which reads each block from disk for every batch, for models that do not fit; `auto`
     /// looks at the memory that is free. Does not change results.

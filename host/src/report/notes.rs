@@ -65,8 +65,17 @@ pub(super) fn note_lines(
             (precision, format) => format!(", weights stored as {precision} ({format})"),
         };
         let coarse = info.source_precision.starts_with('Q') || info.source_precision.starts_with("IQ");
+        // Others than single precision move every number a little: rows of different arithmetic must be told apart.
+        let compute = match info.compute.as_str() {
+            "" | "f32" => String::new(),
+            compute => format!(", computed in {compute}"),
+        };
         let warning = if coarse { ": the dense row is itself quantised" } else { "" };
-        lines.push(format!("{}: {}{parameters}{precision}{warning}", short_name(model), info.architecture));
+        lines.push(format!(
+            "{}: {}{parameters}{precision}{compute}{warning}",
+            short_name(model),
+            info.architecture
+        ));
     }
     for cell in run.cells.iter().filter(|cell| cell.method != DENSE) {
         let Some(info) = cell.checkpoint.as_ref().map(|c| &c.info).filter(|i| !i.format.is_empty()) else {

@@ -114,6 +114,16 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn other_arithmetic_than_single_precision_is_told() {
+        for (compute, told) in [("", false), ("f32", false), ("bf16", true)] {
+            let mut facts = facts();
+            facts.models.values_mut().for_each(|info| info.compute = compute.into());
+            let text = render(&sample(), &facts, 160);
+            assert_eq!(text.contains("Q4_1 (gguf), computed in bf16:"), told, "{text}");
+        }
+    }
+
+    #[test]
     fn a_run_that_goes_on_shows_what_is_not_there_yet() {
         let mut run = sample();
         run.complete = false;
