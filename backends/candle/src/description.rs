@@ -131,8 +131,6 @@ pub(crate) fn block(block: &Block, index: u32, of: usize, windows: usize) -> Blo
         heads: size(info.heads),
         key_value_heads: size(info.key_value_heads),
         head_dim: size(info.head_dim),
-        queries: info.queries.clone(),
-        keys: info.keys.clone(),
         modules: ModuleInfo::ALL.into_iter().filter_map(module).collect(),
         structures: Structure::ALL
             .map(|structure| llmcb_plugin_api::sdk::Structure {

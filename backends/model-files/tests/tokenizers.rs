@@ -306,6 +306,14 @@ fn add_bos_token_is_obeyed() {
 }
 
 #[test]
+fn what_a_definition_has_no_use_for_is_not_read() {
+    let directory = tempdir().unwrap();
+    write_hub_layout(directory.path());
+    fs::write(directory.path().join("added_tokens.json"), "[").unwrap();
+    assert!(Tokenizer::open(directory.path()).is_ok());
+}
+
+#[test]
 fn broken_tokenizer_files_are_explained() {
     let directory = tempdir().unwrap();
     write_hub_layout(directory.path());

@@ -87,10 +87,6 @@ pub struct BlockInfo {
     pub key_value_heads: usize,
     /// Width of a head.
     pub head_dim: usize,
-    /// Name of the linear whose outputs are queries and nothing else, if there is one.
-    pub queries: Option<String>,
-    /// Name of the linear whose outputs are keys and nothing else, likewise.
-    pub keys: Option<String>,
 }
 
 /// Whose outputs a linear reads.
@@ -146,18 +142,12 @@ impl BlockInfo {
             }
         };
         let norms = vec![norm(names.norms[0], InputGroup::AttnIn), norm(names.norms[1], InputGroup::MlpIn)];
-        let alone = |role: Role| {
-            let linear = names.linears.iter().find(|linear| linear.roles == [role]);
-            linear.map(|linear| linear.name.to_owned())
-        };
         Self {
             linears,
             norms,
             heads: a.num_attention_heads,
             key_value_heads: a.num_key_value_heads,
             head_dim: a.head_dim,
-            queries: alone(Role::Query),
-            keys: alone(Role::Key),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::kernels::{HalfFormat, PackedHalves, PackedIntegers, PackedMatrix};
+use crate::kernels::{HalfFormat, PackedHalves, PackedIntegers, PackedMatrix, Panels};
 
 /// A weight matrix `[out, in]`, packed for products `Y = X W^T`. Cloning is cheap.
 #[derive(Debug, Clone)]
@@ -43,13 +43,18 @@ impl Weight {
         Weight::Halves(Arc::new(PackedHalves::pack(format, outputs, inputs, values)))
     }
 
+    /// What all kinds can do.
+    fn panels(&self) -> &dyn Panels {
+        match self {
+            Weight::Dense(weight) => &**weight,
+            Weight::Halves(weight) => &**weight,
+            Weight::Integers(weight) => &**weight,
+        }
+    }
+
     /// The numbers, or those that the codes stand for, row-major `[outputs, inputs]`.
     pub fn unpack(&self) -> Vec<f32> {
-        match self {
-            Weight::Dense(weight) => weight.unpack(),
-            Weight::Halves(weight) => weight.unpack(),
-            Weight::Integers(weight) => weight.unpack(),
-        }
+        self.panels().unpack()
     }
 
     /// The integer codes, where it has them.
@@ -62,20 +67,12 @@ impl Weight {
 
     /// Number of outputs (rows of the weight).
     pub fn outputs(&self) -> usize {
-        match self {
-            Weight::Dense(weight) => weight.outputs(),
-            Weight::Halves(weight) => weight.outputs(),
-            Weight::Integers(weight) => weight.outputs(),
-        }
+        self.panels().outputs()
     }
 
     /// Number of inputs (columns of the weight).
     pub fn inputs(&self) -> usize {
-        match self {
-            Weight::Dense(weight) => weight.inputs(),
-            Weight::Halves(weight) => weight.inputs(),
-            Weight::Integers(weight) => weight.inputs(),
-        }
+        self.panels().inputs()
     }
 
     /// How many of its numbers are not zero; codes count in full.
@@ -89,14 +86,10 @@ impl Weight {
 
     /// Number of panels of 16 outputs.
     pub fn panel_count(&self) -> usize {
-        match self {
-            Weight::Dense(weight) => weight.panel_count(),
-            Weight::Halves(weight) => weight.panel_count(),
-            Weight::Integers(weight) => weight.panel_count(),
-        }
+        self.panels().panel_count()
     }
 
-    /// As [`PackedMatrix::multiply_panels`].
+    /// As [`Panels::multiply_panels`].
     pub(crate) fn multiply_panels(
         &self,
         x: &[f32],
@@ -106,28 +99,16 @@ impl Weight {
         y: &mut [f32],
         y_stride: usize,
     ) {
-        match self {
-            Weight::Dense(weight) => weight.multiply_panels(x, rows, first, count, y, y_stride),
-            Weight::Halves(weight) => weight.multiply_panels(x, rows, first, count, y, y_stride),
-            Weight::Integers(weight) => weight.multiply_panels(x, rows, first, count, y, y_stride),
-        }
+        self.panels().multiply_panels(x, rows, first, count, y, y_stride);
     }
 
-    /// As [`PackedMatrix::multiply`].
+    /// As [`Panels::multiply`].
     pub(crate) fn multiply(&self, x: &[f32], rows: usize, y: &mut [f32]) {
-        match self {
-            Weight::Dense(weight) => weight.multiply(x, rows, y),
-            Weight::Halves(weight) => weight.multiply(x, rows, y),
-            Weight::Integers(weight) => weight.multiply(x, rows, y),
-        }
+        self.panels().multiply(x, rows, y);
     }
 
-    /// As [`PackedMatrix::multiply_parallel`].
+    /// As [`Panels::multiply_parallel`].
     pub(crate) fn multiply_parallel(&self, x: &[f32], rows: usize, y: &mut [f32]) {
-        match self {
-            Weight::Dense(weight) => weight.multiply_parallel(x, rows, y),
-            Weight::Halves(weight) => weight.multiply_parallel(x, rows, y),
-            Weight::Integers(weight) => weight.multiply_parallel(x, rows, y),
-        }
+        self.panels().multiply_parallel(x, rows, y);
     }
 }

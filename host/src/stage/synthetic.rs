@@ -363,8 +363,6 @@ fn describe(index: u32, weights: &Weights) -> BlockInfo {
         heads: 0,
         key_value_heads: 0,
         head_dim: 0,
-        queries: None,
-        keys: None,
         modules: vec![Module {
             name: MODULE.into(),
             input_group: INPUT.into(),

@@ -1,5 +1,7 @@
 //! Descriptions of models, blocks, checkpoints and workloads. They cross the boundary as JSON and may gain fields.
 
+use std::ops::Range;
+
 use serde::{Deserialize, Serialize};
 
 /// A model as an engine or a runner sees it.
@@ -147,9 +149,11 @@ impl Linear {
         [self.out_features as usize, self.in_features as usize]
     }
 
-    /// Whether some of its outputs are of a kind, such as [`KEYS`].
-    pub fn makes(&self, what: &str) -> bool {
-        self.outputs.iter().any(|range| range.what == what)
+    /// Its outputs of a kind, such as [`KEYS`], if it has some.
+    pub fn outputs_of(&self, what: &str) -> Option<Range<usize>> {
+        let range = self.outputs.iter().find(|range| range.what == what)?;
+        let first = range.first as usize;
+        Some(first..first + range.count as usize)
     }
 }
 
@@ -238,12 +242,6 @@ pub struct BlockInfo {
     /// Width of a head.
     #[serde(default)]
     pub head_dim: u32,
-    /// The linear whose outputs are queries, if there is one with no other outputs.
-    #[serde(default)]
-    pub queries: Option<String>,
-    /// The linear whose outputs are keys, likewise.
-    #[serde(default)]
-    pub keys: Option<String>,
     /// Parts whose outputs can be compared on their own.
     #[serde(default)]
     pub modules: Vec<Module>,

@@ -58,7 +58,7 @@ enum Source {
 enum Compared {
     Module(String),
     /// The group's only linear, by the Gram matrix of its input.
-    Linear,
+    Linear(Hessian),
 }
 
 /// Scales found for the input of some linears.
@@ -176,18 +176,12 @@ fn source(block: &Block<'_>, group: &[Linear]) -> Option<Source> {
         .then(|| Source::Linear { name: before.linear.clone(), first: before.first as usize })
 }
 
-/// What outputs are compared of where scales of these linears' input go into `source`: of the part of the block that a norm feeds, if it is
-/// named, else of the linear.
-fn compared(block: &Block<'_>, group: &[Linear], source: &Source) -> Result<Compared> {
-    let Some(first) = group.first() else { return Err(Error::failed("a group of no linears")) };
-    let module = block.modules().iter().find(|m| m.input_group == first.input_group);
-    match (source, module) {
-        (Source::Norm(_), Some(module)) => Ok(Compared::Module(module.name.clone())),
-        _ if group.len() == 1 => Ok(Compared::Linear),
-        _ => {
-            Err(Error::unsupported(format!("the engine names no module that reads `{}`", first.input_group)))
-        }
-    }
+/// The part of the block whose outputs are compared where scales of these linears' input go into `source`: that which a norm feeds, if the
+/// engine names it. Otherwise a linear's own are.
+fn inspected<'a>(block: &'a Block<'_>, group: &[Linear], source: &Source) -> Option<&'a str> {
+    let module =
+        block.modules().iter().find(|m| group.first().is_some_and(|l| m.input_group == l.input_group));
+    module.filter(|_| matches!(source, Source::Norm(_))).map(|module| module.name.as_str())
 }
 
 impl Awq {
@@ -204,8 +198,8 @@ impl Awq {
             .input_groups()
             .into_iter()
             .filter(|group| {
-                let compared = source(block, group).map(|source| compared(block, group, &source));
-                self.auto_scale && matches!(compared, Some(Ok(Compared::Linear)))
+                let source = source(block, group).filter(|_| self.auto_scale && group.len() == 1);
+                source.is_some_and(|source| inspected(block, group, &source).is_none())
             })
             .flat_map(|group| group.into_iter().map(|l| l.name))
             .collect();
@@ -232,12 +226,17 @@ impl Awq {
         let mean = statistics.abs_mean.as_ref();
         let mean =
             mean.ok_or_else(|| Error::failed("the engine gave no magnitudes of its input"))?.to_f32()?;
-        let compared = compared(block, group, source)?;
-        let hessian = match compared {
-            Compared::Linear => {
-                Some(Hessian::from_gram(gram_of(statistics)?, first.in_features as usize, 1)?)
+        let compared = match inspected(block, group, source) {
+            Some(module) => Compared::Module(module.to_owned()),
+            None if group.len() == 1 => {
+                Compared::Linear(Hessian::from_gram(gram_of(statistics)?, first.in_features as usize, 1)?)
             }
-            Compared::Module(_) => None,
+            None => {
+                return Err(Error::unsupported(format!(
+                    "the engine names no module that reads `{}`",
+                    first.input_group
+                )));
+            }
         };
         let weights =
             group.iter().map(|linear| block.weight(&linear.name)).collect::<Result<Vec<Tensor>>>()?;
@@ -251,13 +250,12 @@ impl Awq {
                 let rounded = self.grid.round_scaled(plugin::matrix(weight, linear)?, &scales)?;
                 trial.push((linear.name.clone(), Tensor::from_vec(rounded, &linear.shape())?));
             }
-            let error = match (&compared, &hessian) {
-                (Compared::Module(module), _) => block.module_error(module, trial)?,
-                (Compared::Linear, Some(hessian)) => {
+            let error = match &compared {
+                Compared::Module(module) => block.module_error(module, trial)?,
+                Compared::Linear(hessian) => {
                     let changed = plugin::matrix(&trial[0].1, first)?;
                     hessian.relative_output_error(plugin::matrix(&weights[0], first)?, changed)?
                 }
-                (Compared::Linear, None) => return Err(Error::failed("nothing to compare outputs of")),
             };
             if error < best.0 {
                 best = (error, scales, ratio);
@@ -309,7 +307,7 @@ impl Awq {
 /// not clip them, nor what holds values as well.
 fn decides_attention(linear: &Linear) -> bool {
     if !linear.outputs.is_empty() {
-        return linear.makes(QUERIES) || linear.makes(KEYS);
+        return [QUERIES, KEYS].iter().any(|what| linear.outputs_of(what).is_some());
     }
     // An engine that does not say what outputs are: the names that the published code goes by.
     ["q_", "k_", "query", "key"].iter().any(|part| linear.name.contains(part))

@@ -96,7 +96,7 @@ pub fn scales(block: &Block<'_>, magnitudes: &Magnitudes<'_>, alpha: f32) -> Res
         let goes_on = |l: &Linear| info.linears.iter().any(|n| is_fed_by(n, l).is_some());
         let measured = fed
             .iter()
-            .find(|l| outputs(block, l, QUERIES).is_some())
+            .find(|l| l.outputs_of(QUERIES).is_some())
             .or_else(|| fed.iter().find(|l| goes_on(l)))
             .or(fed.first());
         let Some(measured) = measured else { continue };
@@ -111,7 +111,7 @@ pub fn scales(block: &Block<'_>, magnitudes: &Magnitudes<'_>, alpha: f32) -> Res
         let effects = fed.iter().map(effect).collect();
         all.push(Scales { values, norm: Some(norm.name.clone()), effects });
     }
-    let with = |what: &str| info.linears.iter().find_map(|l| Some((l, outputs(block, l, what)?)));
+    let with = |what: &str| info.linears.iter().find_map(|l| Some((l, l.outputs_of(what)?)));
     let (Some((query, queries)), Some((key, keys))) = (with(QUERIES), with(KEYS)) else { return Ok(all) };
     for reader in &info.linears {
         // What attention mixes: the values. The feed-forward part is left alone, as published.
@@ -159,22 +159,6 @@ fn of_rows(linear: &Linear, rows: Range<usize>, divided: bool, scale: impl Fn(us
     let of_row = |row: usize| rows.contains(&row).then(|| scale(row - rows.start));
     let scale_of = (0..linear.out_features as usize).map(of_row).collect();
     Effect { linear: linear.name.clone(), axis: Axis::Outputs, divided, scale_of }
-}
-
-/// The outputs of a linear that are of a kind.
-fn outputs(block: &Block<'_>, linear: &Linear, what: &str) -> Option<Range<usize>> {
-    if let Some(range) = linear.outputs.iter().find(|range| range.what == what) {
-        let first = range.first as usize;
-        return Some(first..first + range.count as usize);
-    }
-    // An engine that does not say what outputs are may still name linears that make one kind alone.
-    let info = block.info();
-    let named = match what {
-        QUERIES => info.queries.as_ref(),
-        KEYS => info.keys.as_ref(),
-        _ => None,
-    };
-    (named == Some(&linear.name)).then_some(0..linear.out_features as usize)
 }
 
 fn is_fed_by<'a>(reader: &'a Linear, linear: &Linear) -> Option<&'a FedBy> {

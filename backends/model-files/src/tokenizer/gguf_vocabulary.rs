@@ -238,11 +238,7 @@ fn sentence_piece(
     let prefix_space = view.flag("tokenizer.ggml.add_space_prefix")?.unwrap_or(true);
 
     let model = pipeline::byte_pairs(vocabulary, &scores, unknown, byte_fallback).map_err(fail)?;
-    let mut normalizers = vec![pipeline::mark_spaces()];
-    if prefix_space {
-        normalizers.insert(0, pipeline::prefix_space());
-    }
-    Ok((pipeline::definition(normalizers, model, pipeline::decoders(prefix_space)), true))
+    Ok((pipeline::definition(model, prefix_space), true))
 }
 
 fn tokenizer_config(view: &View<'_>, special: [(&str, Option<(&str, u32)>); 4]) -> Result<Value> {

@@ -12,7 +12,7 @@ use crate::{Error, Result};
 
 pub(super) fn read(directory: &Path) -> Result<Inner> {
     let Some(source) = Source::find(directory) else { return Err(missing(directory)) };
-    let beside = Beside::read(directory)?;
+    let beside = Beside::read(directory, &source)?;
     match source {
         Source::Definition(path) => from_definition(path, beside),
         Source::SentencePiece(path) => assembly::from_sentence_piece(path, beside),
@@ -33,12 +33,16 @@ pub(super) struct Beside {
 }
 
 impl Beside {
-    fn read(directory: &Path) -> Result<Self> {
+    fn read(directory: &Path, source: &Source) -> Result<Self> {
         let read = |name: &str| read_object(&directory.join(name));
         Ok(Beside {
             config: read("tokenizer_config.json")?,
             special: read("special_tokens_map.json")?,
-            added: read("added_tokens.json")?,
+            // A definition has them already.
+            added: match source {
+                Source::Definition(_) => None,
+                Source::SentencePiece(_) | Source::BytePairs { .. } => read("added_tokens.json")?,
+            },
             generation_config: read("generation_config.json")?,
             model_config: read("config.json")?,
         })

@@ -16,6 +16,7 @@ mod vocabulary;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rayon::prelude::*;
 use serde_json::Value;
 
 use self::sentence_piece::Segmenter;
@@ -108,13 +109,16 @@ impl Tokenizer {
         encoding.map(|encoding| encoding.get_ids().to_vec()).map_err(|e| self.encode_failure(&*e))
     }
 
-    /// [`Tokenizer::encode`] of several texts, mostly in parallel; the answers are in the texts' order.
+    /// [`Tokenizer::encode`] of several texts, in parallel; the answers are in the texts' order.
     ///
     /// # Errors
     /// As [`Tokenizer::encode`].
     pub fn encode_batch(&self, texts: &[&str], add_special: bool) -> Result<Vec<Vec<u32>>> {
         if self.inner.segmenter.is_some() {
-            return texts.iter().map(|text| self.encode(text, add_special)).collect();
+            let all: Vec<Result<Vec<u32>>> =
+                texts.par_iter().map(|text| self.encode(text, add_special)).collect();
+            // In order, so that of several errors the first is told.
+            return all.into_iter().collect();
         }
         let encodings = self.inner.tokenizer.encode_batch_fast(texts.to_vec(), add_special);
         let encodings = encodings.map_err(|e| self.encode_failure(&*e))?;

@@ -36,10 +36,8 @@ impl Source {
         if !matches!(self, Source::Definition(_)) {
             beside.push("added_tokens.json");
         }
-        let present =
-            beside.into_iter().map(|name| files[0].with_file_name(name)).filter(|path| path.is_file());
-        let present: Vec<PathBuf> = present.collect();
-        files.extend(present);
+        let main = files[0].clone();
+        files.extend(beside.into_iter().map(|name| main.with_file_name(name)).filter(|path| path.is_file()));
         files
     }
 }

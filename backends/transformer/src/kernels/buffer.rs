@@ -2,17 +2,13 @@
 
 use std::cell::Cell;
 
+use crate::scratch::with_kept;
+
 thread_local! {
     static BUFFER: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
 }
 
 /// Calls `f` with `len` values of any content, kept by the thread for the next time.
 pub(super) fn with_buffer<R>(len: usize, f: impl FnOnce(&mut [f32]) -> R) -> R {
-    let mut buffer = BUFFER.take();
-    if buffer.len() < len {
-        buffer.resize(len, 0.0);
-    }
-    let result = f(&mut buffer[..len]);
-    BUFFER.set(buffer);
-    result
+    with_kept(&BUFFER, len, f)
 }

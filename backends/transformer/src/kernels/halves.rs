@@ -9,8 +9,8 @@ use half::{bf16, f16};
 
 use super::buffer::with_buffer;
 use super::elementwise::{round_to_bf16, widen_bf16};
-use super::matmul::{INNER_BLOCK, PANEL, PackedMatrix, PanelBlock, multiply_panel_block};
-use super::{InstructionSet, instruction_set};
+use super::matmul::{INNER_BLOCK, PANEL, PackedMatrix};
+use super::panels::{Panels, Product, unpack_rows};
 
 /// A format of 16 bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,10 +24,7 @@ pub enum HalfFormat {
 impl HalfFormat {
     /// The nearest number of the format, halves to even; beyond the range of half precision, its greatest.
     pub fn round(self, value: f32) -> f32 {
-        match self {
-            HalfFormat::F16 => f16::from_f32(value.clamp(-65_504.0, 65_504.0)).to_f32(),
-            HalfFormat::BF16 => bf16::from_f32(value).to_f32(),
-        }
+        self.number(self.bits(value))
     }
 
     /// Rounds values in place.
@@ -38,7 +35,7 @@ impl HalfFormat {
                 const PIECE: usize = 512;
                 let mut narrow = [f16::ZERO; PIECE];
                 for piece in values.chunks_mut(PIECE) {
-                    piece.iter_mut().for_each(|v| *v = v.clamp(-65_504.0, 65_504.0));
+                    piece.iter_mut().for_each(|v| *v = within_f16(*v));
                     let narrow = &mut narrow[..piece.len()];
                     narrow.convert_from_f32_slice(piece);
                     narrow.convert_to_f32_slice(piece);
@@ -46,6 +43,11 @@ impl HalfFormat {
             }
         }
     }
+}
+
+/// The value, or the greatest of half precision where it is beyond.
+fn within_f16(value: f32) -> f32 {
+    value.clamp(-65_504.0, 65_504.0)
 }
 
 /// A weight matrix `[out, in]` of 16-bit numbers, packed for products `Y = X W^T`.
@@ -71,19 +73,12 @@ impl PackedHalves {
             // Panel by panel, so that the dense matrix is never there twice.
             for (rows, panel) in weight.chunks(size).zip(panels.chunks_exact_mut(size)) {
                 let dense = PackedMatrix::pack(rows.len() / inputs, inputs, rows);
-                format.narrow(dense.panels(), panel);
+                for (bits, value) in panel.iter_mut().zip(dense.panels()) {
+                    *bits = format.bits(*value);
+                }
             }
         }
         Self { format, outputs, inputs, panels }
-    }
-
-    /// The matrix again, row-major `[outputs, inputs]`.
-    pub fn unpack(&self) -> Vec<f32> {
-        let mut weight = vec![0f32; self.outputs * self.inputs];
-        for (o, row) in weight.chunks_exact_mut(self.inputs.max(1)).enumerate() {
-            self.copy_row(o, row);
-        }
-        weight
     }
 
     /// Copies row `output` into `row`, which is `[inputs]`.
@@ -94,11 +89,7 @@ impl PackedHalves {
         assert!(output < self.outputs && row.len() == self.inputs);
         let panel = &self.panels[output / PANEL * PANEL * self.inputs..][..PANEL * self.inputs];
         for (v, step) in row.iter_mut().zip(panel.as_chunks::<PANEL>().0) {
-            let bits = step[output % PANEL];
-            *v = match self.format {
-                HalfFormat::F16 => f16::from_bits(bits).to_f32(),
-                HalfFormat::BF16 => bf16::from_bits(bits).to_f32(),
-            };
+            *v = self.format.number(step[output % PANEL]);
         }
     }
 
@@ -112,135 +103,46 @@ impl PackedHalves {
         // All but the sign; what fills up the last panel is zero.
         self.panels.iter().filter(|bits| **bits & 0x7fff != 0).count()
     }
+}
 
-    /// Number of outputs (rows of the weight).
-    pub fn outputs(&self) -> usize {
+impl Panels for PackedHalves {
+    fn outputs(&self) -> usize {
         self.outputs
     }
 
-    /// Number of inputs (columns of the weight).
-    pub fn inputs(&self) -> usize {
+    fn inputs(&self) -> usize {
         self.inputs
     }
 
-    /// Number of panels.
-    pub fn panel_count(&self) -> usize {
-        self.outputs.div_ceil(PANEL)
+    fn unpack(&self) -> Vec<f32> {
+        unpack_rows(self, |output, row| self.copy_row(output, row))
     }
 
-    /// As [`PackedMatrix::multiply_panels`].
-    ///
-    /// # Panics
-    /// If an operand is too short.
-    pub fn multiply_panels(
-        &self,
-        x: &[f32],
-        rows: usize,
-        first: usize,
-        count: usize,
-        y: &mut [f32],
-        y_stride: usize,
-    ) {
-        if rows == 0 || count == 0 {
-            return;
-        }
-        assert!(first + count <= self.panel_count(), "panels {first}..{}", first + count);
-        let width = (self.outputs - first * PANEL).min(count * PANEL);
-        assert!(x.len() >= rows * self.inputs, "X is too short");
-        assert!(y_stride >= width && y.len() >= (rows - 1) * y_stride + width, "Y is too short");
-        // SAFETY: X, Y and the panel range were just measured, and Y is borrowed for writing.
-        unsafe { self.multiply_raw(instruction_set(), x, rows, first, count, y.as_mut_ptr(), y_stride) }
-    }
-
-    /// As [`PackedMatrix::multiply`].
-    ///
-    /// # Panics
-    /// If an operand is too short.
-    pub fn multiply(&self, x: &[f32], rows: usize, y: &mut [f32]) {
-        self.multiply_panels(x, rows, 0, self.panel_count(), y, self.outputs);
-    }
-
-    /// As [`PackedMatrix::multiply_parallel`].
-    ///
-    /// # Panics
-    /// If an operand is too short.
-    pub fn multiply_parallel(&self, x: &[f32], rows: usize, y: &mut [f32]) {
-        use rayon::prelude::*;
-        if rows == 0 || self.outputs == 0 {
-            return;
-        }
-        assert!(x.len() >= rows * self.inputs, "X is too short");
-        assert!(y.len() >= rows * self.outputs, "Y is too short");
-        struct Output(*mut f32);
-        // SAFETY: the pointer is only used for disjoint columns, see below.
-        unsafe impl Sync for Output {}
-        let output = Output(y.as_mut_ptr());
-        let output = &output;
-        let threads = rayon::current_num_threads();
-        let piece = self.panel_count().div_ceil(threads * 4).max(4);
-        (0..self.panel_count().div_ceil(piece)).into_par_iter().for_each(|i| {
-            let first = i * piece;
-            let count = piece.min(self.panel_count() - first);
-            // SAFETY: X and Y were measured above. Task `i` writes the columns of its own panels only, so tasks never
-            // meet, and `y` is borrowed for writing until all are done.
-            unsafe {
-                let y = output.0.add(first * PANEL);
-                self.multiply_raw(instruction_set(), x, rows, first, count, y, self.outputs);
-            }
-        });
-    }
-
-    /// # Safety
-    /// `x` must have `rows * inputs` elements; the panels must exist; `y + r * y_stride + j` must be writable for each row and each output
-    /// `j` of the panels (outputs, not padding), by this thread alone; the processor must have the instruction set.
-    #[allow(clippy::too_many_arguments)]
-    unsafe fn multiply_raw(
-        &self,
-        set: InstructionSet,
-        x: &[f32],
-        rows: usize,
-        first: usize,
-        count: usize,
-        y: *mut f32,
-        y_stride: usize,
-    ) {
+    unsafe fn multiply_unchecked(&self, product: Product<'_>) {
         with_buffer(INNER_BLOCK * PANEL, |wide| {
-            let mut k0 = 0;
-            loop {
-                let steps = (self.inputs - k0).min(INNER_BLOCK);
-                for p in first..first + count {
-                    let wide = &mut wide[..steps * PANEL];
-                    self.format.widen(&self.panels[(p * self.inputs + k0) * PANEL..][..steps * PANEL], wide);
-                    let block = PanelBlock {
-                        rows,
-                        steps,
-                        x: x.as_ptr().wrapping_add(k0),
-                        x_stride: self.inputs,
-                        panel: wide.as_ptr(),
-                        y: y.wrapping_add((p - first) * PANEL),
-                        y_stride,
-                        columns: PANEL.min(self.outputs - p * PANEL),
-                        proceed: k0 > 0,
-                    };
-                    // SAFETY: X and Y are the caller's promise; the panel is `wide`, filled just now.
-                    unsafe { multiply_panel_block(set, block) };
-                }
-                k0 += steps;
-                if k0 >= self.inputs {
-                    return;
-                }
-            }
+            let stretch = |p: usize, k0: usize, steps: usize| {
+                let wide = &mut wide[..steps * PANEL];
+                self.format.widen(&self.panels[(p * self.inputs + k0) * PANEL..][..steps * PANEL], wide);
+                wide.as_ptr()
+            };
+            // SAFETY: the caller's promise; the weights are `wide`, filled just before.
+            unsafe { product.by_stretches(self, INNER_BLOCK, stretch) };
         });
     }
 }
 
 impl HalfFormat {
-    fn narrow(self, from: &[f32], to: &mut [u16]) {
-        for (to, from) in to.iter_mut().zip(from) {
-            *to = match self {
-                HalfFormat::F16 => f16::from_f32(from.clamp(-65_504.0, 65_504.0)).to_bits(),
-                HalfFormat::BF16 => bf16::from_f32(*from).to_bits(),
-            };
+    fn bits(self, value: f32) -> u16 {
+        match self {
+            HalfFormat::F16 => f16::from_f32(within_f16(value)).to_bits(),
+            HalfFormat::BF16 => bf16::from_f32(value).to_bits(),
+        }
+    }
+
+    fn number(self, bits: u16) -> f32 {
+        match self {
+            HalfFormat::F16 => f16::from_bits(bits).to_f32(),
+            HalfFormat::BF16 => bf16::from_bits(bits).to_f32(),
         }
     }
 

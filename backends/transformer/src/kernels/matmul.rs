@@ -4,6 +4,7 @@
 //! registers while it walks the inner dimension (Goto and van de Geijn 2008, "Anatomy of high-performance matrix multiplication").
 //! Weights are packed into such panels once, when they are loaded; activations are read where they lie.
 
+use super::panels::{Panels, Product, unpack_rows};
 use super::{InstructionSet, instruction_set};
 
 /// Columns of a panel.
@@ -350,15 +351,6 @@ impl PackedMatrix {
         Self { outputs, inputs, panels }
     }
 
-    /// The matrix again, row-major `[outputs, inputs]`, bit for bit.
-    pub fn unpack(&self) -> Vec<f32> {
-        let mut weight = vec![0f32; self.outputs * self.inputs];
-        for (o, row) in weight.chunks_exact_mut(self.inputs.max(1)).enumerate() {
-            self.copy_row(o, row);
-        }
-        weight
-    }
-
     /// Copies row `output` into `row`, which is `[inputs]`.
     ///
     /// # Panics
@@ -381,127 +373,27 @@ impl PackedMatrix {
         // What fills up the last panel is zero.
         self.panels.iter().filter(|value| **value != 0.0).count()
     }
+}
 
-    /// Number of outputs (rows of the weight).
-    pub fn outputs(&self) -> usize {
+impl Panels for PackedMatrix {
+    fn outputs(&self) -> usize {
         self.outputs
     }
 
-    /// Number of inputs (columns of the weight).
-    pub fn inputs(&self) -> usize {
+    fn inputs(&self) -> usize {
         self.inputs
     }
 
-    /// Number of panels.
-    pub fn panel_count(&self) -> usize {
-        self.outputs.div_ceil(PANEL)
+    /// Bit for bit what was packed.
+    fn unpack(&self) -> Vec<f32> {
+        unpack_rows(self, |output, row| self.copy_row(output, row))
     }
 
-    /// `Y = X W^T` for the outputs of panels `first .. first + count`, on the calling thread.
-    ///
-    /// `x` is `[rows, inputs]`, row-major. Output `first * 16 + j` of row `r` goes to `y[r * y_stride + j]`.
-    ///
-    /// # Panics
-    /// If an operand is too short.
-    pub fn multiply_panels(
-        &self,
-        x: &[f32],
-        rows: usize,
-        first: usize,
-        count: usize,
-        y: &mut [f32],
-        y_stride: usize,
-    ) {
-        if rows == 0 || count == 0 {
-            return;
-        }
-        assert!(
-            first + count <= self.panel_count(),
-            "panels {first}..{} of {}",
-            first + count,
-            self.panel_count()
-        );
-        let width = (self.outputs - first * PANEL).min(count * PANEL);
-        assert!(x.len() >= rows * self.inputs, "X is too short");
-        assert!(y_stride >= width && y.len() >= (rows - 1) * y_stride + width, "Y is too short");
-        // SAFETY: X, Y and the panel range were just measured, and Y is borrowed for writing.
-        unsafe { self.multiply_raw(x.as_ptr(), rows, first, count, y.as_mut_ptr(), y_stride) }
-    }
-
-    /// # Safety
-    /// `x` must be readable for `rows * inputs` elements; the panels must exist; `y + r * y_stride + j` must be writable for each row
-    /// and each output `j` of the panels (outputs, not padding), by this thread alone.
-    unsafe fn multiply_raw(
-        &self,
-        x: *const f32,
-        rows: usize,
-        first: usize,
-        count: usize,
-        y: *mut f32,
-        y_stride: usize,
-    ) {
-        let set = instruction_set();
-        let mut k0 = 0;
-        loop {
-            let inner = (self.inputs - k0).min(INNER_BLOCK);
-            for p in first..first + count {
-                let block = PanelBlock {
-                    rows,
-                    steps: inner,
-                    x: x.wrapping_add(k0),
-                    x_stride: self.inputs,
-                    panel: self.panels.as_ptr().wrapping_add((p * self.inputs + k0) * PANEL),
-                    y: y.wrapping_add((p - first) * PANEL),
-                    y_stride,
-                    columns: PANEL.min(self.outputs - p * PANEL),
-                    proceed: k0 > 0,
-                };
-                // SAFETY: X and Y are the caller's promise; B is panel `p`, steps `k0 .. k0 + inner`.
-                unsafe { multiply_panel_block(set, block) };
-            }
-            k0 += inner;
-            if k0 >= self.inputs {
-                return;
-            }
-        }
-    }
-
-    /// `Y = X W^T` with `x` `[rows, inputs]` and `y` `[rows, outputs]`, both row-major, on the calling thread.
-    ///
-    /// # Panics
-    /// If an operand is too short.
-    pub fn multiply(&self, x: &[f32], rows: usize, y: &mut [f32]) {
-        self.multiply_panels(x, rows, 0, self.panel_count(), y, self.outputs);
-    }
-
-    /// As [`multiply`](Self::multiply), with the panels shared among the threads of the current rayon pool: for few rows.
-    ///
-    /// # Panics
-    /// If an operand is too short.
-    pub fn multiply_parallel(&self, x: &[f32], rows: usize, y: &mut [f32]) {
-        use rayon::prelude::*;
-        if rows == 0 || self.outputs == 0 {
-            return;
-        }
-        assert!(x.len() >= rows * self.inputs, "X is too short");
-        assert!(y.len() >= rows * self.outputs, "Y is too short");
-        struct Output(*mut f32);
-        // SAFETY: the pointer is only used for disjoint columns, see below.
-        unsafe impl Sync for Output {}
-        let output = Output(y.as_mut_ptr());
-        let output = &output;
-        let threads = rayon::current_num_threads();
-        // A few pieces for each thread even out threads that are held up.
-        let piece = self.panel_count().div_ceil(threads * 4).max(4);
-        (0..self.panel_count().div_ceil(piece)).into_par_iter().for_each(|i| {
-            let first = i * piece;
-            let count = piece.min(self.panel_count() - first);
-            // SAFETY: X and Y were measured above. Task `i` writes the columns of its own panels only, so tasks never
-            // meet, and `y` is borrowed for writing until all are done.
-            unsafe {
-                self.multiply_raw(x.as_ptr(), rows, first, count, output.0.add(first * PANEL), self.outputs);
-            }
-        });
+    unsafe fn multiply_unchecked(&self, product: Product<'_>) {
+        let stretch =
+            |p: usize, k0: usize, _: usize| self.panels.as_ptr().wrapping_add((p * self.inputs + k0) * PANEL);
+        // SAFETY: the caller's promise; the weights are those of panel `p` from `k0` on.
+        unsafe { product.by_stretches(self, INNER_BLOCK, stretch) }
     }
 }
 

@@ -15,6 +15,7 @@ mod gram;
 mod halves;
 mod integers;
 mod matmul;
+mod panels;
 mod vector;
 
 pub use elementwise::{
@@ -25,6 +26,7 @@ pub use gram::GramSum;
 pub use halves::{HalfFormat, PackedHalves};
 pub use integers::PackedIntegers;
 pub use matmul::{INNER_BLOCK, PANEL, PackedMatrix, Start, Strided, multiply_strided};
+pub use panels::{Panels, Product};
 
 /// The instruction set the kernels run on, found once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

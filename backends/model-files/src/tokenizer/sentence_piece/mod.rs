@@ -51,12 +51,7 @@ pub(super) fn read(path: &Path, file: &[u8]) -> Result<Definition> {
         }
         Algorithm::Unigram => unigram(&model),
     };
-    let prefixes = model.normalizer.add_dummy_prefix;
-    let mut normalizers = vec![pipeline::mark_spaces()];
-    if prefixes {
-        normalizers.insert(0, pipeline::prefix_space());
-    }
-    let mut json = pipeline::definition(normalizers, definition, pipeline::decoders(prefixes));
+    let mut json = pipeline::definition(definition, model.normalizer.add_dummy_prefix);
     json["added_tokens"] = added_tokens(vocabulary, (unknown, unknown_id));
     let spelling = |id: Option<usize>| id.map(|id| vocabulary.tokens[id].to_owned());
     Ok(Definition {

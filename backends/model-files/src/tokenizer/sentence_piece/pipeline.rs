@@ -2,37 +2,29 @@
 
 use serde_json::{Value, json};
 
+use super::normalizer::SPACE;
 use crate::tokenizer::merges::{self, MAX_PIECE, Piece};
 use crate::tokenizer::vocabulary::{Vocabulary, token_type};
 
-/// What stands for a space in pieces.
-const SPACE: &str = "\u{2581}";
-
-/// The definition of a tokenizer that turns text into pieces with `normalizers`, then `model`, and joins pieces with
-/// `decoders`.
-pub(in crate::tokenizer) fn definition(normalizers: Vec<Value>, model: Value, decoders: Vec<Value>) -> Value {
+/// The definition of a tokenizer that makes spaces visible before `model` cuts the text; `prefixed` where one is put in front of a
+/// text, which is no empty one.
+pub(in crate::tokenizer) fn definition(model: Value, prefixed: bool) -> Value {
+    let mut normalizers = vec![json!({ "type": "Replace", "pattern": { "String": " " }, "content": SPACE })];
+    if prefixed {
+        normalizers.insert(0, json!({ "type": "Prepend", "prepend": SPACE }));
+    }
     json!({
         "version": "1.0",
         "normalizer": { "type": "Sequence", "normalizers": normalizers },
         "pre_tokenizer": null,
         "post_processor": null,
-        "decoder": { "type": "Sequence", "decoders": decoders },
+        "decoder": { "type": "Sequence", "decoders": decoders(prefixed) },
         "model": model,
     })
 }
 
-/// The step that puts a space in front of a text, which is no empty one.
-pub(in crate::tokenizer) fn prefix_space() -> Value {
-    json!({ "type": "Prepend", "prepend": SPACE })
-}
-
-/// The step that makes spaces visible.
-pub(in crate::tokenizer) fn mark_spaces() -> Value {
-    json!({ "type": "Replace", "pattern": { "String": " " }, "content": SPACE })
-}
-
-/// From pieces to text; `prefixed` where [`prefix_space`] or its like was a step of the way there.
-pub(in crate::tokenizer) fn decoders(prefixed: bool) -> Vec<Value> {
+/// From pieces to text.
+fn decoders(prefixed: bool) -> Vec<Value> {
     let mut decoders = vec![
         json!({ "type": "Replace", "pattern": { "String": SPACE }, "content": " " }),
         json!({ "type": "ByteFallback" }),

@@ -14,9 +14,10 @@ mod unpack;
 
 use llmcb_model_files::packed::IntegerMatrix;
 
+use super::InstructionSet;
 use super::buffer::with_buffer;
-use super::matmul::{INNER_BLOCK, PANEL, PanelBlock, multiply_panel_block};
-use super::{InstructionSet, instruction_set};
+use super::matmul::{INNER_BLOCK, PANEL};
+use super::panels::{Panels, Product};
 use few_rows::FewRows;
 use grid_values::GridValues;
 use unpack::unpack_lines;
@@ -25,6 +26,8 @@ use unpack::{unpack_avx2, unpack_avx512};
 
 /// Most rows whose products are formed without unpacking weights into memory.
 const FEW_ROWS: usize = 4;
+/// Panels that are walked together where rows are few.
+const TOGETHER: usize = 4;
 
 /// A weight matrix `[out, in]` of integer codes on grids, packed for products `Y = X W^T`.
 #[derive(Debug, Clone, PartialEq)]
@@ -119,29 +122,9 @@ impl PackedIntegers {
         }
     }
 
-    /// The weights that the codes stand for, row-major `[outputs, inputs]`.
-    pub fn unpack(&self) -> Vec<f32> {
-        self.to_matrix().dequantize()
-    }
-
-    /// Number of outputs (rows of the weight).
-    pub fn outputs(&self) -> usize {
-        self.outputs
-    }
-
-    /// Number of inputs (columns of the weight).
-    pub fn inputs(&self) -> usize {
-        self.inputs
-    }
-
     /// Bits per code.
     pub fn bits(&self) -> u32 {
         self.bits
-    }
-
-    /// Number of panels.
-    pub fn panel_count(&self) -> usize {
-        self.outputs.div_ceil(PANEL)
     }
 
     /// Bytes of memory that codes and grids take.
@@ -152,163 +135,42 @@ impl PackedIntegers {
             + self.group_of.as_ref().map_or(0, |g| 4 * g.len())
     }
 
-    /// As [`PackedMatrix::multiply_panels`](super::PackedMatrix::multiply_panels).
-    ///
-    /// # Panics
-    /// If an operand is too short.
-    pub fn multiply_panels(
-        &self,
-        x: &[f32],
-        rows: usize,
-        first: usize,
-        count: usize,
-        y: &mut [f32],
-        y_stride: usize,
-    ) {
-        if rows == 0 || count == 0 {
-            return;
-        }
-        assert!(first + count <= self.panel_count(), "panels {first}..{}", first + count);
-        let width = (self.outputs - first * PANEL).min(count * PANEL);
-        assert!(x.len() >= rows * self.inputs, "X is too short");
-        assert!(y_stride >= width && y.len() >= (rows - 1) * y_stride + width, "Y is too short");
-        // SAFETY: X, Y and the panel range were just measured, and Y is borrowed for writing.
-        unsafe { self.multiply_raw(instruction_set(), x, rows, first, count, y.as_mut_ptr(), y_stride) }
-    }
-
-    /// As [`PackedMatrix::multiply`](super::PackedMatrix::multiply).
-    ///
-    /// # Panics
-    /// If an operand is too short.
-    pub fn multiply(&self, x: &[f32], rows: usize, y: &mut [f32]) {
-        self.multiply_panels(x, rows, 0, self.panel_count(), y, self.outputs);
-    }
-
-    /// As [`PackedMatrix::multiply_parallel`](super::PackedMatrix::multiply_parallel).
-    ///
-    /// # Panics
-    /// If an operand is too short.
-    pub fn multiply_parallel(&self, x: &[f32], rows: usize, y: &mut [f32]) {
-        use rayon::prelude::*;
-        if rows == 0 || self.outputs == 0 {
-            return;
-        }
-        assert!(x.len() >= rows * self.inputs, "X is too short");
-        assert!(y.len() >= rows * self.outputs, "Y is too short");
-        struct Output(*mut f32);
-        // SAFETY: the pointer is only used for disjoint columns, see below.
-        unsafe impl Sync for Output {}
-        let output = Output(y.as_mut_ptr());
-        let output = &output;
-        let threads = rayon::current_num_threads();
-        // Whole sets of the four panels that are walked together.
-        let piece = self.panel_count().div_ceil(threads * 4).max(4).next_multiple_of(4);
-        (0..self.panel_count().div_ceil(piece)).into_par_iter().for_each(|i| {
-            let first = i * piece;
-            let count = piece.min(self.panel_count() - first);
-            // SAFETY: X and Y were measured above. Task `i` writes the columns of its own panels only, so tasks never
-            // meet, and `y` is borrowed for writing until all are done.
-            unsafe {
-                let y = output.0.add(first * PANEL);
-                self.multiply_raw(instruction_set(), x, rows, first, count, y, self.outputs);
-            }
-        });
-    }
-
     /// # Safety
-    /// `x` must have `rows * inputs` elements; the panels must exist; `y + r * y_stride + j` must be writable for each row and each output
-    /// `j` of the panels (outputs, not padding), by this thread alone; the processor must have the instruction set.
-    #[allow(clippy::too_many_arguments)]
-    unsafe fn multiply_raw(
-        &self,
-        set: InstructionSet,
-        x: &[f32],
-        rows: usize,
-        first: usize,
-        count: usize,
-        y: *mut f32,
-        y_stride: usize,
-    ) {
-        // SAFETY: passed on from the caller.
-        unsafe {
-            match self.bits {
-                1 => self.multiply_bits::<1>(set, x, rows, first, count, y, y_stride),
-                2 => self.multiply_bits::<2>(set, x, rows, first, count, y, y_stride),
-                3 => self.multiply_bits::<3>(set, x, rows, first, count, y, y_stride),
-                4 => self.multiply_bits::<4>(set, x, rows, first, count, y, y_stride),
-                5 => self.multiply_bits::<5>(set, x, rows, first, count, y, y_stride),
-                6 => self.multiply_bits::<6>(set, x, rows, first, count, y, y_stride),
-                7 => self.multiply_bits::<7>(set, x, rows, first, count, y, y_stride),
-                _ => self.multiply_bits::<8>(set, x, rows, first, count, y, y_stride),
-            }
-        }
-    }
-
-    /// # Safety
-    /// As [`multiply_raw`](Self::multiply_raw); `BITS` must be the matrix's.
-    #[allow(clippy::too_many_arguments)]
-    unsafe fn multiply_bits<const BITS: u32>(
-        &self,
-        set: InstructionSet,
-        x: &[f32],
-        rows: usize,
-        first: usize,
-        count: usize,
-        y: *mut f32,
-        y_stride: usize,
-    ) {
-        let together = if rows > FEW_ROWS { 1 } else { 4 };
+    /// As [`Product`] says; `BITS` must be the matrix's.
+    unsafe fn multiply_bits<const BITS: u32>(&self, product: Product<'_>) {
+        let Product { set, x, rows, first, count, y, y_stride } = product;
+        // Without inputs there is nothing to look up.
+        let few_rows = rows <= FEW_ROWS && self.inputs > 0;
+        let together = if few_rows { TOGETHER } else { 1 };
         let table = self.groups * PANEL;
         let block = INNER_BLOCK / per_word(BITS) * per_word(BITS);
         with_buffer(2 * table * together + block * PANEL, |buffer| {
             let (tables, weights) = buffer.split_at_mut(2 * table * together);
-            if rows <= FEW_ROWS {
-                let mut p = first;
-                while p < first + count {
-                    let panels = if first + count - p >= together { together } else { 1 };
-                    for (i, table) in tables.chunks_exact_mut(2 * table).take(panels).enumerate() {
-                        self.fill_table(p + i, table);
-                    }
-                    let few = self.few(x, rows, p, panels, tables);
-                    // SAFETY: `few` points at whole operands of the panels; Y is the caller's promise.
-                    unsafe {
-                        few.run::<BITS>(set, y.add((p - first) * PANEL), y_stride, self.outputs - p * PANEL)
-                    };
-                    p += panels;
-                }
+            if !few_rows {
+                let stretch = |p: usize, k0: usize, steps: usize| {
+                    let weights = &mut weights[..steps * PANEL];
+                    self.fill_table(p, tables);
+                    self.unpack_block::<BITS>(set, p, k0, weights, tables);
+                    weights.as_ptr()
+                };
+                // SAFETY: the caller's promise; the panel is `weights`, filled just before.
+                unsafe { product.by_stretches(self, block, stretch) };
                 return;
             }
-            let mut k0 = 0;
-            while k0 < self.inputs {
-                let steps = block.min(self.inputs - k0);
-                for p in first..first + count {
-                    self.fill_table(p, tables);
-                    self.unpack_block::<BITS>(set, p, k0, &mut weights[..steps * PANEL], tables);
-                    let block = PanelBlock {
-                        rows,
-                        steps,
-                        x: x.as_ptr().wrapping_add(k0),
-                        x_stride: self.inputs,
-                        panel: weights.as_ptr(),
-                        y: y.wrapping_add((p - first) * PANEL),
-                        y_stride,
-                        columns: PANEL.min(self.outputs - p * PANEL),
-                        proceed: k0 > 0,
-                    };
-                    // SAFETY: X and Y are the caller's promise; the panel is `weights`, filled just now.
-                    unsafe { multiply_panel_block(set, block) };
+            let mut p = first;
+            while p < first + count {
+                let panels = if first + count - p >= together { together } else { 1 };
+                for (i, table) in tables.chunks_exact_mut(2 * table).take(panels).enumerate() {
+                    self.fill_table(p + i, table);
                 }
-                k0 += steps;
+                let few = self.few(x, rows, p, panels, tables);
+                // SAFETY: `few` points at whole operands of the panels; Y is the caller's promise.
+                unsafe {
+                    few.run::<BITS>(set, y.add((p - first) * PANEL), y_stride, self.outputs - p * PANEL)
+                };
+                p += panels;
             }
         });
-        if self.inputs == 0 {
-            for r in 0..rows {
-                for j in 0..(self.outputs - first * PANEL).min(count * PANEL) {
-                    // SAFETY: Y is the caller's promise.
-                    unsafe { *y.add(r * y_stride + j) = 0.0 };
-                }
-            }
-        }
     }
 
     /// Scales, then zeros, of a panel.
@@ -369,6 +231,41 @@ impl PackedIntegers {
             InstructionSet::Avx512 => unsafe {
                 unpack_avx512::<BITS>(words, weights, table, group_of, k0, size)
             },
+        }
+    }
+}
+
+impl Panels for PackedIntegers {
+    fn outputs(&self) -> usize {
+        self.outputs
+    }
+
+    fn inputs(&self) -> usize {
+        self.inputs
+    }
+
+    /// What the codes stand for.
+    fn unpack(&self) -> Vec<f32> {
+        self.to_matrix().dequantize()
+    }
+
+    fn together(&self) -> usize {
+        TOGETHER
+    }
+
+    unsafe fn multiply_unchecked(&self, product: Product<'_>) {
+        // SAFETY: passed on from the caller.
+        unsafe {
+            match self.bits {
+                1 => self.multiply_bits::<1>(product),
+                2 => self.multiply_bits::<2>(product),
+                3 => self.multiply_bits::<3>(product),
+                4 => self.multiply_bits::<4>(product),
+                5 => self.multiply_bits::<5>(product),
+                6 => self.multiply_bits::<6>(product),
+                7 => self.multiply_bits::<7>(product),
+                _ => self.multiply_bits::<8>(product),
+            }
         }
     }
 }

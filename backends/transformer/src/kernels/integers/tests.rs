@@ -1,5 +1,6 @@
 use super::*;
 use crate::kernels::PackedMatrix;
+use crate::kernels::instruction_set;
 use proptest::prelude::*;
 
 fn numbers(len: usize, seed: u64) -> Vec<f32> {
@@ -119,10 +120,10 @@ proptest! {
         let weights = matrix.dequantize();
         for set in instruction_sets() {
             let mut y = vec![f32::NAN; rows * shape.outputs];
+            let (count, y_stride) = (packed.panel_count(), shape.outputs);
+            let product = Product { set, x: &x, rows, first: 0, count, y: y.as_mut_ptr(), y_stride };
             // SAFETY: X and Y are whole, the panels are all there are, and the sets are those that the processor has.
-            unsafe {
-                packed.multiply_raw(set, &x, rows, 0, packed.panel_count(), y.as_mut_ptr(), shape.outputs);
-            }
+            unsafe { packed.multiply_unchecked(product) };
             for r in 0..rows {
                 for o in 0..shape.outputs {
                     let want: f64 = (0..shape.inputs)
