@@ -54,6 +54,11 @@ impl Finished {
         self.blocks.is_empty()
     }
 
+    fn closed(&self, index: usize) -> Result<&Closed> {
+        let found = self.blocks.get(index);
+        found.ok_or_else(|| Error::argument(format!("block {index}"), format!("{} are finished", self.len())))
+    }
+
     /// Changes block `index`, which stays in memory from then on.
     pub(crate) fn change(
         &mut self,
@@ -105,11 +110,12 @@ impl BlockStore for Finished {
         self.blocks.len()
     }
 
+    fn shape(&self, index: usize) -> Result<BlockShape> {
+        Ok(self.closed(index)?.shape)
+    }
+
     fn block(&self, index: usize) -> Result<Block> {
-        let Some(closed) = self.blocks.get(index) else {
-            return Err(Error::argument(format!("block {index}"), format!("{} are finished", self.len())));
-        };
-        let file = match &closed.place {
+        let file = match &self.closed(index)?.place {
             Place::Memory(block) => return Ok(Block::clone(block)),
             Place::File(file) => file,
         };

@@ -660,7 +660,8 @@ fn no_bias(owner: &str) -> Error {
     Error::argument(format!("tensor `{owner}.bias`"), "this model has no such bias")
 }
 
-fn check_length(name: &str, values: &[f32], expected: usize) -> Result<()> {
+/// Refuses a tensor that has not as many values as the configuration says.
+pub(crate) fn check_length(name: &str, values: &[f32], expected: usize) -> Result<()> {
     if values.len() == expected {
         return Ok(());
     }

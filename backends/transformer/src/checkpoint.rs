@@ -181,7 +181,7 @@ impl<'a> CheckpointWriter<'a> {
         let shapes: Vec<BlockShape> = (0..model.block_count())
             .map(|index| model.architecture().of_block(index).block_shape())
             .collect();
-        let plan = dense_plan(model, options.storage.dtype());
+        let plan = dense_plan(model, &shapes, options.storage.dtype());
         Self::begin(directory, model, options, shapes, plan, Linears::Dense)
     }
 
@@ -197,18 +197,21 @@ impl<'a> CheckpointWriter<'a> {
         stored: Stored,
         blocks: &dyn BlockStore,
     ) -> Result<Self> {
-        let architecture = model.architecture();
-        let names = architecture.family.names;
+        let shapes = blocks.shapes()?;
         let outer = options.storage.dtype();
-        let inner = if stored == Stored::Dense { outer } else { options.block_storage.dtype() };
+        if stored == Stored::Dense {
+            let plan = dense_plan(model, &shapes, outer);
+            return Self::begin(directory, model, options, shapes, plan, Linears::Dense);
+        }
+        let names = model.architecture().family.names;
+        let inner = options.block_storage.dtype();
         let mut outside = outer_plan(model, outer);
         // The embedding comes first, what follows the blocks after them.
         let mut plan: Vec<TensorPlan> = outside.drain(..1.min(outside.len())).collect();
         let (mut quantised, mut dense) = (Vec::<String>::new(), Vec::new());
-        let (mut shapes, mut zeros, mut weights) = (Vec::new(), 0, 0);
+        let (mut zeros, mut weights) = (0, 0);
         for index in 0..blocks.count() {
             let block = blocks.block(index)?;
-            shapes.push(block.architecture().block_shape());
             for linear in block.linears() {
                 let full = names.in_block(index, linear.name());
                 if let Stored::Sparse(_) = stored {
@@ -589,13 +592,13 @@ fn norm_plan(model: &Model, index: usize, dtype: Dtype) -> Vec<TensorPlan> {
     all.map(|name| TensorPlan { name, dtype, shape: vec![architecture.hidden_size] }).collect()
 }
 
-/// All tensors of the model as it is, as numbers, in order.
-fn dense_plan(model: &Model, dtype: Dtype) -> Vec<TensorPlan> {
+/// All tensors of the model with blocks of these shapes, as numbers, in order.
+fn dense_plan(model: &Model, shapes: &[BlockShape], dtype: Dtype) -> Vec<TensorPlan> {
     let names = model.architecture().family.names;
     let mut outside = outer_plan(model, dtype);
     let mut plan: Vec<TensorPlan> = outside.drain(..1.min(outside.len())).collect();
-    for index in 0..model.block_count() {
-        let architecture = model.architecture().of_block(index);
+    for (index, shape) in shapes.iter().enumerate() {
+        let architecture = model.architecture().with_shape(*shape);
         for linear in names.linears {
             let full = names.in_block(index, linear.name);
             let (outputs, inputs) = linear.shape(&architecture);

@@ -81,8 +81,13 @@ impl Model {
             let a = block.architecture();
             Ok((block.linears().map(linear).collect(), a.num_attention_heads, a.head_dim))
         };
-        let blocks: Vec<_> =
-            self.install(|| (0..self.block_count()).into_par_iter().map(of_block).collect::<Result<_>>())?;
+        let all = 0..self.block_count();
+        // Blocks that are streamed are read one at a time: all at once may not fit.
+        let blocks: Vec<_> = if self.streams() {
+            all.map(of_block).collect::<Result<_>>()?
+        } else {
+            self.install(|| all.into_par_iter().map(of_block).collect::<Result<_>>())?
+        };
         let mut costs = Costs::default();
         for (linears, heads, head_dim) in blocks {
             linears.into_iter().for_each(|one| costs.add_linear(one));

@@ -7,7 +7,7 @@ use llmcb_model_files::packed::{Bitmask, FloatType, IntegerMatrix, Layout, Schem
 
 use crate::block::StoredLinear;
 use crate::gguf::GgufType;
-use crate::{Block, Error, Result};
+use crate::{Block, BlockShape, Error, Result};
 
 /// The blocks of a model as a method left them, all of them, wherever they are: none need be in memory.
 pub trait BlockStore {
@@ -19,6 +19,22 @@ pub trait BlockStore {
     /// # Errors
     /// If there is no such block, or it cannot be read.
     fn block(&self, index: usize) -> Result<Block>;
+
+    /// The shape of block `index`, which a store may know without reading the block.
+    ///
+    /// # Errors
+    /// As [`block`](Self::block).
+    fn shape(&self, index: usize) -> Result<BlockShape> {
+        Ok(self.block(index)?.architecture().block_shape())
+    }
+
+    /// The shapes of all blocks.
+    ///
+    /// # Errors
+    /// As [`block`](Self::block).
+    fn shapes(&self) -> Result<Vec<BlockShape>> {
+        (0..self.count()).map(|index| self.shape(index)).collect()
+    }
 }
 
 impl BlockStore for Vec<Block> {
@@ -286,6 +302,9 @@ impl FormatChoice {
     /// # Errors
     /// [`Error::Argument`] if the format asked for cannot hold them.
     pub fn choose(&self, blocks: &dyn BlockStore, scales: FloatType, numbers: FloatType) -> Result<Chosen> {
+        if self.format.is_some_and(StorageFormat::holds_all) {
+            return Ok(Chosen { stored: Stored::Dense, instead_of: None });
+        }
         let mut traits = Traits::none();
         let mut sparse = false;
         each_linear(blocks, |_, linear| {
@@ -309,7 +328,7 @@ impl FormatChoice {
                         }
                     }
                 }
-                Some(format) if self.demanded && !format.holds_all() => {
+                Some(format) if self.demanded => {
                     Err(cannot_hold(format, "the method made no integer codes, only numbers"))
                 }
                 _ => Ok(Chosen { stored: Stored::Dense, instead_of: None }),

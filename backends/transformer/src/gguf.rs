@@ -10,7 +10,7 @@ use llmcb_model_files::packed::{FloatType, IntegerMatrix};
 use llmcb_model_files::{Encoding, GgmlType};
 
 use crate::architecture::{RopeScaling, Rotary};
-use crate::block::StoredLinear;
+use crate::block::{Block, StoredLinear};
 use crate::checkpoint::common_shape;
 use crate::families::GgufFamily;
 use crate::formats::BlockStore;
@@ -100,11 +100,7 @@ pub fn write_gguf(
             ),
         ));
     };
-    let mut shapes = Vec::new();
-    for index in 0..blocks.count() {
-        shapes.push(blocks.block(index)?.architecture().block_shape());
-    }
-    let Some(shape) = common_shape(&shapes) else {
+    let Some(shape) = common_shape(&blocks.shapes()?) else {
         return Err(Error::argument(
             format!("format `gguf:{}`", kind.name()),
             "blocks differ in their numbers of heads or channels, for which such a file has no words; choose `dense`",
@@ -122,14 +118,15 @@ pub fn write_gguf(
     };
     let mut tensors = outer.iter().take(1).map(plan_outer).collect::<Result<Vec<_>>>()?;
     let rope_factors = rope_factors(config);
+    let blank = Block::blank(config.clone());
     for index in 0..blocks.count() {
-        let block = blocks.block(index)?;
-        for name in block.tensor_names() {
-            let owner = name.strip_suffix(".weight").and_then(|owner| block.linear(owner).ok());
+        for name in blank.tensor_names() {
+            let owner = name.strip_suffix(".weight").and_then(|owner| names.linear(owner));
             let full = names.in_block(index, &name);
             tensors.push(match owner {
                 Some(linear) => {
-                    let shape = [linear.outputs(), linear.inputs()];
+                    let (outputs, inputs) = linear.shape(config);
+                    let shape = [outputs, inputs];
                     if kind != GgufType::F16 && !shape[1].is_multiple_of(blocks::BLOCK) {
                         return Err(Error::argument(
                             format!("format `gguf:{}`", kind.name()),
@@ -142,7 +139,7 @@ pub fn write_gguf(
                     }
                     plan(&full, &shape, kind.encoding())?
                 }
-                None => plan(&full, &[block.tensor(&name)?.len()], Encoding::F32)?,
+                None => plan(&full, &[blank.tensor_len(&name)?], Encoding::F32)?,
             });
         }
     }

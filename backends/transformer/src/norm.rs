@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use crate::architecture::{Architecture, NormKind};
+use crate::block::check_length;
 use crate::kernels::{layer_norm_rows, rms_norm_rows};
-use crate::{Error, Result, TensorSource};
+use crate::{Result, TensorSource};
 
 /// A norm: `y = x / sqrt(mean(x^2) + eps) * w` ([`NormKind::Rms`]), or `y = (x - mean(x)) / sqrt(var(x) + eps) * w + b`
 /// ([`NormKind::Layer`]).
@@ -24,16 +25,10 @@ impl Norm {
         architecture: &Architecture,
         size: usize,
     ) -> Result<Self> {
-        let load = |kind: &str| {
+        let load = |kind: &str| -> Result<Arc<Vec<f32>>> {
             let name = format!("{name}.{kind}");
             let values = source.load(&name)?;
-            if values.len() != size {
-                return Err(Error::Tensor {
-                    model: "weights".to_owned(),
-                    tensor: name,
-                    problem: format!("{} values where the configuration calls for {size}", values.len()),
-                });
-            }
+            check_length(&name, &values, size)?;
             Ok(Arc::new(values))
         };
         let bias = match architecture.norm {
