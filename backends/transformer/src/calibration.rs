@@ -9,9 +9,6 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use llmcb_model_files::packed::IntegerMatrix;
-
-use crate::activation::{ActivationQuantization, ActivationSite};
 use crate::batch::{Batch, rows_of};
 use crate::block::Block;
 use crate::forward::{Capture, Workspace, run_feed_forward, run_linear};
@@ -20,7 +17,7 @@ use crate::layout::{InputGroup, ModuleInfo};
 use crate::loss::{LossGradient, LossSlopes};
 use crate::states::{Budget, States};
 use crate::statistics::{Accumulator, Statistic, StatisticKind};
-use crate::{Error, Model, Result, Structure};
+use crate::{Error, Model, Result};
 
 /// How calibration data is run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -245,30 +242,6 @@ impl Calibrator {
             Some(block) => Ok(block.clone()),
             None => self.model.block(self.next),
         }
-    }
-
-    /// Replaces a tensor of the open block by its name inside the block, such as `mlp.down_proj.weight` (row-major `[out, in]`).
-    ///
-    /// # Errors
-    /// [`Error::Order`] if no block is open; [`Error::Argument`] if there is no such tensor or the number of values is another.
-    pub fn set_tensor(&mut self, name: &str, values: Vec<f32>) -> Result<()> {
-        self.changing()?.set_tensor(name, values)
-    }
-
-    /// Replaces the weight of a linear of the open block, such as `mlp.down_proj`, by integer codes.
-    ///
-    /// # Errors
-    /// [`Error::Order`] if no block is open; [`Error::Argument`] if there is no such linear or the codes do not fit it.
-    pub fn set_integers(&mut self, linear: &str, codes: &IntegerMatrix) -> Result<()> {
-        self.changing()?.set_integers(linear, codes)
-    }
-
-    /// Replaces the weight of a linear of the open block, row-major `[out, in]`; `name` is the linear's, such as `mlp.down_proj`.
-    ///
-    /// # Errors
-    /// As [`set_tensor`](Self::set_tensor).
-    pub fn set_weight(&mut self, name: &str, values: Vec<f32>) -> Result<()> {
-        self.set_tensor(&format!("{name}.weight"), values)
     }
 
     /// Shows `visit` what each group of linears reads, batch by batch, with the weights of `block`, on what it reads in the `dense` model or the
@@ -533,44 +506,16 @@ impl Calibrator {
         })
     }
 
-    /// Rounds the activations of a site of the open block from now on, or no longer.
-    ///
-    /// # Errors
-    /// [`Error::Order`] if no block is open.
-    pub fn quantize_activations(
-        &mut self,
-        site: ActivationSite,
-        quantization: Option<ActivationQuantization>,
-    ) -> Result<()> {
-        self.changing()?.quantize_activations(site, quantization);
-        Ok(())
-    }
-
-    /// Keeps some units of the open block and removes all others.
-    ///
-    /// # Errors
-    /// [`Error::Order`] if no block is open; what [`Block::keep_units`] says.
-    pub fn keep_units(&mut self, structure: Structure, units: &[usize]) -> Result<()> {
-        self.changing()?.keep_units(structure, units)
-    }
-
     /// Changes the open block as `change` does.
     ///
     /// # Errors
     /// [`Error::Order`] if no block is open; what `change` says.
     pub fn change_block(&mut self, change: impl FnOnce(&mut Block) -> Result<()>) -> Result<()> {
-        change(self.changing()?)
-    }
-
-    /// The open block, about to be changed.
-    fn changing(&mut self) -> Result<&mut Block> {
-        match self.open.as_mut() {
-            Some(open) => {
-                open.module = None;
-                Ok(&mut open.current)
-            }
-            None => Err(Error::Order("no block is open; open one first".to_owned())),
-        }
+        let Some(open) = &mut self.open else {
+            return Err(Error::Order("no block is open; open one first".to_owned()));
+        };
+        open.module = None;
+        change(&mut open.current)
     }
 
     /// [`output_error`](Self::output_error) over some windows (none given: all) and its gradients with respect to tensors of the block, by their

@@ -25,13 +25,6 @@ const TILE_ROWS: usize = 6;
 /// Columns of gate and up that are formed before they are multiplied.
 const GATE_PANELS: usize = 8;
 
-/// What is constant over the blocks of a model.
-#[derive(Debug)]
-pub(crate) struct Geometry<'a> {
-    /// How queries and keys are turned, where they are.
-    pub rope: Option<&'a RopeTable>,
-}
-
 /// Activations of one batch, kept between blocks to save allocations.
 #[derive(Debug, Default)]
 pub(crate) struct Workspace {
@@ -199,7 +192,7 @@ fn capture_chunks(
 ///
 /// `cached` is this layer of every cache that the batch refers to. The keys and values of the batch are left in `workspace`.
 pub(crate) fn run_block(
-    geometry: &Geometry<'_>,
+    rope: Option<&RopeTable>,
     block: &Block,
     batch: &Batch,
     cached: &[&LayerKeys],
@@ -259,7 +252,7 @@ pub(crate) fn run_block(
                 rounding.round_rows(values, width);
             }
         }
-        if let Some(rope) = geometry.rope {
+        if let Some(rope) = rope {
             for (i, &position) in positions.iter().enumerate() {
                 rope.rotate(&mut q[i * query_width..][..query_width], c.head_dim, position as usize);
                 rope.rotate(&mut k[i * key_width..][..key_width], c.head_dim, position as usize);

@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::architecture::Positions;
 use crate::batch::{Batch, KeyValueCache, LayerKeys};
 use crate::block::{Block, BlockInfo};
-use crate::forward::{Capture, Geometry, Workspace, run_block};
+use crate::forward::{Capture, Workspace, run_block};
 use crate::head::Head;
 use crate::kernels::add_assign;
 use crate::layout::OuterTensor;
@@ -361,7 +361,6 @@ impl Model {
         let mut hidden = self.embed(&batch.tokens, &batch.positions)?;
         let positions = batch.positions.iter().max().map_or(0, |&p| p as usize + 1);
         let rope = self.rope(positions);
-        let geometry = Geometry { rope: rope.as_deref() };
         let mut workspace = Workspace::default();
         let mut capture = Capture::default();
         for index in 0..self.block_count() {
@@ -369,7 +368,7 @@ impl Model {
             let width = block.architecture().key_value_width();
             let cached: Vec<&LayerKeys> = caches.iter().map(|cache| &cache.layers[index]).collect();
             self.install(|| {
-                run_block(&geometry, &block, batch, &cached, &mut hidden, &mut workspace, &mut capture);
+                run_block(rope.as_deref(), &block, batch, &cached, &mut hidden, &mut workspace, &mut capture);
             });
             for &(segment, cache) in store {
                 let segment = &batch.segments[segment];
@@ -396,8 +395,7 @@ impl Model {
     ) {
         let positions = batch.positions.iter().max().map_or(0, |&p| p as usize + 1);
         let rope = self.rope(positions);
-        let geometry = Geometry { rope: rope.as_deref() };
-        self.install(|| run_block(&geometry, block, batch, &[], hidden, workspace, capture));
+        self.install(|| run_block(rope.as_deref(), block, batch, &[], hidden, workspace, capture));
     }
 
     /// Natural logarithms of the probabilities of every next token after each token of one sequence, `[tokens, vocabulary]`. The whole of

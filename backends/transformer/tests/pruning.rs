@@ -97,9 +97,9 @@ fn a_walk_goes_on_with_what_is_left() {
         };
         let mut walked = walk(model(name, 2));
         walked.open_block(0).unwrap();
-        walked.keep_units(Structure::Heads, &[1]).unwrap();
+        walked.change_block(|block| block.keep_units(Structure::Heads, &[1])).unwrap();
         let channels = some_channels(walked.block().unwrap());
-        walked.keep_units(Structure::Channels, &channels).unwrap();
+        walked.change_block(|block| block.keep_units(Structure::Channels, &channels)).unwrap();
         let down = weight_name(walked.block().unwrap(), Role::Down);
         let (_, gradients) = walked.block_gradients(&[&down], &[], &[]).unwrap();
         assert_eq!(gradients[0].len(), walked.model().architecture().hidden_size * channels.len());
