@@ -3,16 +3,14 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use serde_json::json;
+use sha1::Sha1;
 use sha2::{Digest, Sha256};
-
-/// The commit that every revision names.
-const COMMIT: &str = "6a1f0c2d9be34f7788aa55cc11ee22dd33ff4400";
 
 /// A repository with its server, which ends with the test's process.
 pub struct FakeHub {
@@ -24,8 +22,8 @@ pub struct FakeHub {
 /// What a hub does besides answering.
 #[derive(Default)]
 pub struct Manners {
-    /// A file whose transfer stands still in the middle.
-    pub stalls: Option<String>,
+    /// A file whose transfers stand still in the middle: so many of them.
+    pub stalls: Option<(String, usize)>,
     /// A file whose transfers break off: so many of them, each after so many bytes.
     pub cuts: Option<(String, usize, usize)>,
     /// Whether contents of weights are to be had from another server.
@@ -36,33 +34,70 @@ pub struct Manners {
     pub whole: bool,
     /// A file that comes with another first byte than it has.
     pub damages: Option<String>,
+    /// A folder whose files become the revision's next commit once it has been listed.
+    pub moves: Option<PathBuf>,
+    /// A file that is listed with this size.
+    pub claims: Option<(String, u64)>,
+}
+
+type Files = BTreeMap<String, Vec<u8>>;
+
+fn files_of(folder: &Path) -> Files {
+    let entries = std::fs::read_dir(folder).expect("folder of the model");
+    entries
+        .map(|entry| {
+            let entry = entry.expect("file of the model");
+            let name = entry.file_name().into_string().expect("a plain name");
+            (name, std::fs::read(entry.path()).expect("file of the model"))
+        })
+        .collect()
+}
+
+/// The name of a repository's commit, by its place.
+fn commit(place: usize) -> String {
+    format!("{:040x}", 0x6a1f_0c2d_9be3_4f77 + place)
+}
+
+fn hex(digest: &[u8]) -> String {
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Large files are kept outside git, and named by their SHA-256.
+fn is_large(name: &str) -> bool {
+    name.ends_with(".safetensors")
+}
+
+/// What the hub names a file by.
+fn etag(name: &str, body: &[u8]) -> String {
+    if is_large(name) {
+        return hex(&Sha256::digest(body));
+    }
+    hex(&Sha1::new().chain_update(format!("blob {}\0", body.len())).chain_update(body).finalize())
 }
 
 struct Repository {
     id: String,
     revision: String,
-    files: BTreeMap<String, Vec<u8>>,
+    /// The files of each commit; the revision names the last.
+    commits: Mutex<Vec<Files>>,
     manners: Manners,
-    /// What was refused and cut so far.
+    /// What was refused, cut and stalled so far.
     refused: AtomicUsize,
     cut: AtomicUsize,
+    stalled: AtomicUsize,
     /// The address of the other server.
     elsewhere: OnceLock<String>,
     /// Heads of all requests, and whether they came to the other server.
     seen: Mutex<Vec<(String, bool)>>,
 }
 
-fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 impl FakeHub {
-    /// Serves the files of a folder as `id` at `revision`, and nothing else. The transfer of `stalls` never ends.
+    /// Serves the files of a folder as `id` at `revision`, and nothing else. Transfers of `stalls` never end.
     ///
     /// # Panics
     /// When the folder cannot be read or no port is free.
     pub fn serve(folder: &Path, id: &str, revision: &str, stalls: Option<&str>) -> FakeHub {
-        let stalls = stalls.map(str::to_owned);
+        let stalls = stalls.map(|name| (name.to_owned(), usize::MAX));
         Self::with_manners(folder, id, revision, Manners { stalls, ..Manners::default() })
     }
 
@@ -71,21 +106,14 @@ impl FakeHub {
     /// # Panics
     /// As [`serve`](Self::serve).
     pub fn with_manners(folder: &Path, id: &str, revision: &str, manners: Manners) -> FakeHub {
-        let files = std::fs::read_dir(folder)
-            .expect("folder of the model")
-            .map(|entry| {
-                let entry = entry.expect("file of the model");
-                let name = entry.file_name().into_string().expect("a plain name");
-                (name, std::fs::read(entry.path()).expect("file of the model"))
-            })
-            .collect();
         let repository = Arc::new(Repository {
             id: id.to_owned(),
             revision: revision.replace('/', "%2F"),
-            files,
+            commits: Mutex::new(vec![files_of(folder)]),
             manners,
             refused: AtomicUsize::new(0),
             cut: AtomicUsize::new(0),
+            stalled: AtomicUsize::new(0),
             elsewhere: OnceLock::new(),
             seen: Mutex::default(),
         });
@@ -103,6 +131,14 @@ impl FakeHub {
         };
         let _ = repository.elsewhere.set(listen(true));
         FakeHub { endpoint: listen(false), repository }
+    }
+
+    /// Makes the files of a folder the revision's next commit.
+    ///
+    /// # Panics
+    /// When the folder cannot be read.
+    pub fn push(&self, folder: &Path) {
+        self.repository.push(folder);
     }
 
     /// First lines of the requests since the last call.
@@ -141,64 +177,112 @@ impl Repository {
         }
     }
 
+    fn push(&self, folder: &Path) {
+        self.commits.lock().unwrap_or_else(PoisonError::into_inner).push(files_of(folder));
+    }
+
+    /// The last commit's name and files.
+    fn last(&self) -> (String, Files) {
+        let commits = self.commits.lock().unwrap_or_else(PoisonError::into_inner);
+        (commit(commits.len() - 1), commits.last().cloned().unwrap_or_default())
+    }
+
+    /// The commit that a path's revision names, and the file it asks for.
+    fn file(&self, path: &str) -> Option<(String, String, Vec<u8>)> {
+        let rest = path.strip_prefix(&format!("/{}/resolve/", self.id))?;
+        let (revision, name) = rest.split_once('/')?;
+        let (commit, files) = if revision == self.revision {
+            self.last()
+        } else {
+            let commits = self.commits.lock().unwrap_or_else(PoisonError::into_inner);
+            let place = (0..commits.len()).find(|place| commit(*place) == revision)?;
+            (revision.to_owned(), commits[place].clone())
+        };
+        Some((commit, name.to_owned(), files.get(name)?.clone()))
+    }
+
+    fn listing(&self) -> String {
+        let (commit, files) = self.last();
+        let siblings: Vec<_> = files
+            .iter()
+            .map(|(name, body)| {
+                let claimed = self.manners.claims.as_ref().filter(|(claimed, _)| claimed == name);
+                let mut file = json!({
+                    "rfilename": name,
+                    "size": claimed.map_or(body.len() as u64, |(_, size)| *size),
+                    "blobId": etag("", body),
+                });
+                if is_large(name) {
+                    file["lfs"] = json!({"sha256": etag(name, body), "size": body.len(), "pointerSize": 134});
+                }
+                file
+            })
+            .collect();
+        json!({"id": self.id, "sha": commit, "siblings": siblings}).to_string()
+    }
+
     fn answer(&self, path: &str, head: &str, elsewhere: bool, stream: &mut TcpStream) -> std::io::Result<()> {
         let Repository { id, revision, manners, .. } = self;
         if let Some((status, lines)) = manners.refusals.get(self.refused.fetch_add(1, Ordering::SeqCst)) {
             return write!(stream, "HTTP/1.1 {status} No\r\n{lines}Content-Length: 0\r\n\r\n");
         }
-        if path == format!("/api/models/{id}/revision/{revision}") {
-            let siblings: Vec<_> = self.files.keys().map(|name| json!({"rfilename": name})).collect();
-            let body = json!({"id": id, "sha": COMMIT, "siblings": siblings}).to_string();
+        if path == format!("/api/models/{id}/revision/{revision}?blobs=true") {
+            let body = self.listing();
+            if let Some(folder) = &manners.moves {
+                self.push(folder);
+            }
             return write!(
                 stream,
                 "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
                 body.len()
             );
         }
-        let name = path.strip_prefix(&format!("/{id}/resolve/{revision}/")).unwrap_or_default();
-        let Some(body) = self.files.get(name) else {
+        let Some((commit, name, body)) = self.file(path) else {
             return stream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n");
         };
-        // Large files are named by their SHA-256, small ones by a git hash.
-        let hash = sha256(body);
-        let large = name.ends_with(".safetensors");
-        let etag = if large { &hash[..] } else { &hash[..40] };
-        if large && manners.elsewhere && !elsewhere {
+        let etag = etag(&name, &body);
+        if is_large(&name) && manners.elsewhere && !elsewhere {
             let place = self.elsewhere.get().map_or("", String::as_str);
             return write!(
                 stream,
-                "HTTP/1.1 302 Found\r\nLocation: {place}{path}\r\nx-linked-etag: \"{etag}\"\r\nx-linked-size: {}\r\nx-repo-commit: {COMMIT}\r\nContent-Length: 0\r\n\r\n",
+                "HTTP/1.1 302 Found\r\nLocation: {place}{path}\r\nx-linked-etag: \"{etag}\"\r\nx-linked-size: {}\r\nx-repo-commit: {commit}\r\nContent-Length: 0\r\n\r\n",
                 body.len()
             );
         }
         // A transfer that was left goes on where it was.
         let range = head.split_once("range: bytes=").map(|(_, rest)| rest).filter(|_| !manners.whole);
-        let digits = |text: &str| text.chars().take_while(char::is_ascii_digit).collect::<String>();
-        let (from, to) = range.unwrap_or("0-").split_once('-').unwrap_or(("0", ""));
-        let from: usize = from.parse().unwrap_or(0);
-        let to = digits(to).parse().unwrap_or(body.len() - 1);
-        let mut part = body.get(from..=to).unwrap_or_default().to_vec();
-        if manners.damages.as_deref() == Some(name) && from == 0 {
+        let from = range.and_then(|range| range.split('-').next()?.parse().ok()).unwrap_or(0);
+        let mut part = body.get(from..).unwrap_or_default().to_vec();
+        if manners.damages.as_ref() == Some(&name) && from == 0 {
             part[0] ^= 1;
         }
         let status = match range {
-            Some(_) => format!("206 Partial Content\r\nContent-Range: bytes {from}-{to}/{}", body.len()),
+            Some(_) => {
+                let (last, all) = (body.len() - 1, body.len());
+                format!("206 Partial Content\r\nContent-Range: bytes {from}-{last}/{all}")
+            }
             None => "200 OK".to_owned(),
         };
         // What lies elsewhere has a name of its own there.
-        let etag = if elsewhere { "other" } else { etag };
+        let etag = if elsewhere { "other" } else { &etag };
         write!(
             stream,
-            "HTTP/1.1 {status}\r\nContent-Length: {}\r\nETag: \"{etag}\"\r\nx-repo-commit: {COMMIT}\r\n\r\n",
+            "HTTP/1.1 {status}\r\nContent-Length: {}\r\nETag: \"{etag}\"\r\nx-repo-commit: {commit}\r\n\r\n",
             part.len(),
         )?;
-        if part.len() > 1 && manners.stalls.as_deref() == Some(name) {
+        if head.starts_with("head ") {
+            return Ok(());
+        }
+        if let Some((stalls, times)) = &manners.stalls
+            && *stalls == name
+            && self.stalled.fetch_add(1, Ordering::SeqCst) < *times
+        {
             stream.write_all(&part[..part.len() / 2])?;
             stream.flush()?;
             std::thread::sleep(Duration::from_secs(600));
         }
         if let Some((cut, after, times)) = &manners.cuts
-            && cut == name
+            && *cut == name
             && part.len() > *after
             && self.cut.fetch_add(1, Ordering::SeqCst) < *times
         {

@@ -45,7 +45,7 @@ fn a_model_of_the_hub_is_fetched_once_and_then_needs_no_hub() {
     let requests = hub.requests();
     for name in ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"] {
         assert!(
-            requests.iter().any(|r| r.contains(&format!("/resolve/v1.0/{name} "))),
+            requests.iter().any(|r| r.starts_with("GET ") && r.contains(&format!("/{name} "))),
             "{name}: {requests:?}"
         );
     }
@@ -130,9 +130,10 @@ fn fetch_from(sandbox: &Sandbox, manners: Manners) -> (FakeHub, Finished) {
     (hub, finished)
 }
 
-/// Where requests for the weights began, by their ranges.
+/// Where transfers of the weights began, by their ranges.
 fn ranges_of_weights(heads: &[(String, bool)]) -> Vec<String> {
-    let of_weights = heads.iter().filter(|(head, _)| head.contains("/model.safetensors "));
+    let of_weights =
+        heads.iter().filter(|(head, _)| head.starts_with("GET ") && head.contains("/model.safetensors "));
     of_weights
         .map(|(head, _)| {
             let head = head.to_ascii_lowercase();
@@ -148,15 +149,34 @@ fn a_transfer_that_breaks_off_goes_on_where_it_was() {
     let cuts = Some(("model.safetensors".to_owned(), 100_000, 2));
     let (hub, finished) = fetch_from(&sandbox, Manners { cuts, ..Manners::default() });
     let finished = finished.expect_code(0);
-    assert_eq!(ranges_of_weights(&hub.heads()), ["bytes=0-0", "", "bytes=100000-", "bytes=200000-"]);
+    assert_eq!(ranges_of_weights(&hub.heads()), ["", "bytes=100000-", "bytes=200000-"]);
     assert!(
         finished.stderr.contains("broke off") && finished.stderr.contains("trying again"),
         "{}",
         finished.stderr
     );
+    assert_weights_came(&sandbox);
+}
+
+/// Checks that the hub's cache has the weights as they are.
+fn assert_weights_came(sandbox: &Sandbox) {
     let fetched = files_below(&sandbox.path("hf")).into_iter().find(|f| f.ends_with("model.safetensors"));
     let weights = |path: &Path| std::fs::read(path).expect("weights");
     assert!(weights(&fetched.expect("weights")) == weights(&sandbox.model().join("model.safetensors")));
+}
+
+#[test]
+fn a_transfer_that_stands_still_goes_on_where_it_was() {
+    let sandbox = Sandbox::new();
+    let stalls = Some(("model.safetensors".to_owned(), 1));
+    let manners = Manners { stalls, ..Manners::default() };
+    let hub = FakeHub::with_manners(&sandbox.model(), "some-org/tiny", "v1.0", manners);
+    let mut command = run_of_hub(&sandbox, &hub.endpoint, "0", "out");
+    command.env("HF_HUB_DOWNLOAD_TIMEOUT", "1");
+    sandbox.start(command).wait().expect_code(0).expect_message(&["broke off", "trying again"]);
+    let half = std::fs::metadata(sandbox.model().join("model.safetensors")).expect("weights").len() / 2;
+    assert_eq!(ranges_of_weights(&hub.heads()), [String::new(), format!("bytes={half}-")]);
+    assert_weights_came(&sandbox);
 }
 
 #[test]
@@ -165,7 +185,86 @@ fn a_server_that_takes_no_ranges_sends_all_again() {
     let cuts = Some(("model.safetensors".to_owned(), 100_000, 2));
     let (hub, finished) = fetch_from(&sandbox, Manners { cuts, whole: true, ..Manners::default() });
     finished.expect_code(0);
-    assert_eq!(ranges_of_weights(&hub.heads()).len(), 3);
+    assert_eq!(ranges_of_weights(&hub.heads()), ["", "bytes=100000-", "bytes=100000-"]);
+    assert_weights_came(&sandbox);
+}
+
+#[test]
+fn a_server_that_always_breaks_off_at_the_same_byte_is_given_up() {
+    let sandbox = Sandbox::new();
+    let cuts = Some(("model.safetensors".to_owned(), 100_000, usize::MAX));
+    let (hub, finished) = fetch_from(&sandbox, Manners { cuts, whole: true, ..Manners::default() });
+    let finished = finished.expect_code(1);
+    assert!(finished.stdout.contains("tried 5 times"), "{}", finished.stdout);
+    assert_eq!(ranges_of_weights(&hub.heads()).len(), 5);
+}
+
+/// Names of the snapshots in the hub's cache, and the commit that the revision stands for there.
+fn commits_in_cache(sandbox: &Sandbox) -> (Vec<String>, String) {
+    let folder = sandbox.path("hf").join("hub/models--some-org--tiny");
+    let entries = std::fs::read_dir(folder.join("snapshots")).expect("snapshots");
+    let mut snapshots: Vec<String> =
+        entries.map(|e| e.expect("snapshot").file_name().to_string_lossy().into_owned()).collect();
+    snapshots.sort();
+    (snapshots, std::fs::read_to_string(folder.join("refs/v1.0")).expect("the commit of v1.0"))
+}
+
+#[test]
+fn all_files_are_of_the_commit_that_was_listed_and_the_next_run_takes_the_next_commit() {
+    let sandbox = Sandbox::new();
+    // While the first commit is fetched, another one comes, with other words beside the same weights.
+    let next = sandbox.path("next");
+    std::fs::create_dir(&next).expect("folder");
+    for file in files_below(&sandbox.model()) {
+        std::fs::copy(&file, next.join(file.file_name().expect("name"))).expect("copy");
+    }
+    std::fs::write(next.join("generation_config.json"), "{\"do_sample\": true}").expect("file");
+    let (hub, finished) = fetch_from(&sandbox, Manners { moves: Some(next), ..Manners::default() });
+    finished.expect_code(0);
+    let (snapshots, first) = commits_in_cache(&sandbox);
+    assert!(snapshots.len() == 1 && snapshots[0] == first, "{snapshots:?} {first}");
+    let requests = hub.requests();
+    let (listings, files): (Vec<_>, Vec<_>) = requests.iter().partition(|r| r.contains("/api/"));
+    assert!(listings.len() == 1 && files.iter().all(|r| r.contains(&first)), "{requests:?}");
+
+    let again = |endpoint: &str, offline: &str| {
+        sandbox.start(run_of_hub(&sandbox, endpoint, offline, "out")).wait().expect_code(0);
+    };
+    again(&hub.endpoint, "0");
+    let (snapshots, second) = commits_in_cache(&sandbox);
+    assert!(second != first && snapshots == [first, second.clone()], "{snapshots:?} {second}");
+    // What did not change is not fetched again.
+    let requests = hub.requests();
+    let sent: Vec<_> = requests.iter().filter(|r| r.starts_with("GET ") && r.contains("/resolve/")).collect();
+    assert!(sent.len() == 1 && sent[0].contains("/generation_config.json "), "{sent:?}");
+    again("http://127.0.0.1:9", "1");
+}
+
+#[test]
+fn a_model_that_does_not_fit_on_the_disk_is_not_begun() {
+    let sandbox = Sandbox::new();
+    let claims = Some(("model.safetensors".to_owned(), 1 << 58));
+    let (hub, finished) = fetch_from(&sandbox, Manners { claims, ..Manners::default() });
+    let table = finished.expect_code(1).stdout.replace("\n  ", " ").replace("\n        ", " ");
+    for part in ["are to be fetched, and", "set HF_HUB_CACHE to a folder on another disk"] {
+        assert!(table.contains(part), "no `{part}` in\n{table}");
+    }
+    assert_eq!(downloads(&hub.requests()), 0);
+}
+
+#[test]
+fn damage_that_an_earlier_fetch_left_is_fetched_anew() {
+    use sha2::{Digest, Sha256};
+    let sandbox = Sandbox::new();
+    let weights = std::fs::read(sandbox.model().join("model.safetensors")).expect("weights");
+    let name: String = Sha256::digest(&weights).iter().map(|byte| format!("{byte:02x}")).collect();
+    let blobs = sandbox.path("hf").join("hub/models--some-org--tiny/blobs");
+    std::fs::create_dir_all(&blobs).expect("folder");
+    std::fs::write(blobs.join(name + ".incomplete"), [7; 1000]).expect("part");
+    let (hub, finished) = fetch_from(&sandbox, Manners::default());
+    finished.expect_code(0).expect_message(&["an earlier fetch had left some of it"]);
+    assert_eq!(ranges_of_weights(&hub.heads()), ["bytes=1000-", ""]);
+    assert_weights_came(&sandbox);
 }
 
 #[test]
@@ -177,6 +276,7 @@ fn the_token_goes_to_the_hub_and_nowhere_else() {
     for (head, elsewhere) in &heads {
         let sent = head.to_ascii_lowercase().contains("authorization: bearer hf_secret");
         assert_eq!(sent, !elsewhere, "{head}");
+        assert!(head.to_ascii_lowercase().contains("accept-encoding: identity"), "{head}");
     }
     assert!(heads.iter().any(|(_, elsewhere)| *elsewhere));
 }
@@ -205,6 +305,10 @@ fn what_the_hub_refuses_is_explained() {
         (403, "", "the hub refuses (403), although a token was sent"),
         (404, "x-error-code: RevisionNotFound\r\n", "some-org/tiny has no revision `v1.0` (404)"),
         (429, "Retry-After: 9999\r\n", "asks to wait 9999 s"),
+        (503, "Retry-After: Fri, 31 Dec 2100 23:59:59 GMT\r\n", "and asks to wait"),
+        (429, "RateLimit: \"resolvers\";r=0;t=9998\r\n", "asks to wait 9998 s"),
+        (403, "x-error-code: DisabledRepo\r\n", "access to some-org/tiny is disabled on the hub (403)"),
+        (418, "x-error-message: It is a teapot\r\n", "It is a teapot"),
     ] {
         let sandbox = Sandbox::new();
         let refusals = vec![(status, lines.to_owned())];

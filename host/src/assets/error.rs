@@ -69,6 +69,16 @@ pub enum AssetError {
         "no cache folder: neither LLMCB_CACHE nor a home folder is set; set LLMCB_CACHE to a folder that can be written"
     )]
     NoCache,
+    /// An environment variable cannot be understood.
+    #[error("{name} is `{value}`, but must be {expected}")]
+    Variable {
+        /// The variable.
+        name: &'static str,
+        /// What it is.
+        value: String,
+        /// What it must be.
+        expected: &'static str,
+    },
     /// A model of the hub cannot be had.
     #[error("cannot obtain {model} from {place}: {reason}")]
     NoHubModel {

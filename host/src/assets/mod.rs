@@ -6,6 +6,7 @@
 //! source gave it.
 
 mod cache;
+mod disk;
 mod error;
 mod folder;
 mod hub;
@@ -24,6 +25,7 @@ mod wheel;
 mod tests;
 
 pub use cache::sha256_hex;
+pub use disk::free_disk;
 pub use error::{AssetError, Attempt};
 pub use hub::HubOptions;
 pub use nearest::nearest;

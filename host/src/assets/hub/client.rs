@@ -3,9 +3,9 @@
 //! hf-hub's own requests send the user's token on to wherever the hub redirects, and take no account of `Retry-After` or of an
 //! answer that ignores a range; so requests are made here, and hf-hub says where things are and how its cache is laid out.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use ureq::http::{Response, StatusCode, Uri};
+use ureq::http::{Method, Request, Response, StatusCode, Uri};
 use ureq::{Agent, Body};
 
 use super::HubOptions;
@@ -35,6 +35,17 @@ pub(super) struct FileInfo {
     pub size: Option<u64>,
 }
 
+/// What is asked of an address.
+#[derive(Debug, Clone, Copy)]
+enum Ask {
+    /// All that is there.
+    All,
+    /// All from a byte on.
+    From(u64),
+    /// Only what would be sent along with it. It is not followed to another server, which would not know.
+    About,
+}
+
 /// Makes requests for one repository.
 pub(super) struct Client {
     agent: Agent,
@@ -45,6 +56,11 @@ pub(super) struct Client {
     /// Where a person reads about it.
     page: String,
     revision: String,
+}
+
+/// Whether a word can be the name of a file or folder of the cache.
+pub(super) fn is_name(word: &str) -> bool {
+    !word.is_empty() && !word.contains(['/', '\\']) && !word.starts_with('.')
 }
 
 fn header(response: &Response<Body>, name: &str) -> Option<String> {
@@ -60,6 +76,8 @@ impl Client {
             .http_status_as_error(false)
             .max_redirects(0)
             .max_redirects_will_error(false)
+            // Sizes and ranges are those of the file itself.
+            .accept_encoding("identity")
             .timeout_connect(Some(options.connect_timeout))
             .timeout_per_read(Some(options.stall_timeout))
             .build();
@@ -79,28 +97,33 @@ impl Client {
     }
 
     /// One request, without following where it leads.
-    fn once(&self, url: &Uri, range: Option<&str>) -> Result<Response<Body>, Refusal> {
-        let mut request = self.agent.get(url);
-        if let Some(range) = range {
-            request = request.header("Range", range);
+    fn once(&self, url: &Uri, ask: Ask) -> Result<Response<Body>, Refusal> {
+        let method = if matches!(ask, Ask::About) { Method::HEAD } else { Method::GET };
+        let mut request = Request::builder().method(method).uri(url);
+        if let Ask::From(byte) = ask {
+            request = request.header("Range", format!("bytes={byte}-"));
         }
         if let Some(token) = self.token.as_ref().filter(|_| self.is_hub(url)) {
             request = request.header("Authorization", format!("Bearer {token}"));
         }
-        request.call().map_err(|e| Refusal::Passing(e.to_string(), None))
+        let request = request.body(()).map_err(|e| match self.token.is_some() {
+            true => Refusal::Final(format!("HF_TOKEN cannot be sent: {e}")),
+            false => Refusal::Final(format!("the address {url}: {e}")),
+        })?;
+        self.agent.run(request).map_err(|e| Refusal::Passing(e.to_string(), None))
     }
 
     /// A request, followed to where it leads; `visit` sees every answer on the way.
     fn follow(
         &self,
         url: &str,
-        range: Option<&str>,
+        ask: Ask,
         mut visit: impl FnMut(&Response<Body>),
     ) -> Result<Response<Body>, Refusal> {
         let wrong = |url: &str, e: &dyn std::fmt::Display| Refusal::Final(format!("the address {url}: {e}"));
         let mut url: Uri = url.parse().map_err(|e| wrong(url, &e))?;
         for _ in 0..REDIRECTIONS {
-            let response = self.once(&url, range)?;
+            let response = self.once(&url, ask)?;
             visit(&response);
             let Some(location) = header(&response, "location").filter(|_| response.status().is_redirection())
             else {
@@ -118,20 +141,23 @@ impl Client {
                 }
                 false => location.parse().map_err(|e| wrong(&location, &e))?,
             };
+            if matches!(ask, Ask::About) && !self.is_hub(&url) {
+                return Ok(response);
+            }
         }
         Err(Refusal::Final(format!("it was redirected more than {REDIRECTIONS} times")))
     }
 
     /// The text of an answer.
     pub(super) fn text(&self, url: &str) -> Result<String, Refusal> {
-        let mut response = self.follow(url, None, |_| {})?;
+        let mut response = self.follow(url, Ask::All, |_| {})?;
         response.body_mut().read_to_string().map_err(|e| Refusal::Passing(e.to_string(), None))
     }
 
     /// What the hub says of a file: it does so in the first answers that have it, where a redirection leads elsewhere for the contents.
     pub(super) fn file_info(&self, url: &str) -> Result<FileInfo, Refusal> {
         let (mut etag, mut commit, mut size) = (None, None, None);
-        let answer = self.follow(url, Some("bytes=0-0"), |response| {
+        let answer = self.follow(url, Ask::About, |response| {
             let of = |name: &str| header(response, name);
             etag = etag.take().or_else(|| of("x-linked-etag"));
             commit = commit.take().or_else(|| of("x-repo-commit"));
@@ -139,23 +165,24 @@ impl Client {
         })?;
         let etag = etag.or_else(|| header(&answer, "etag"));
         let etag = etag.map(|etag| etag.trim_start_matches("W/").trim_matches('"').to_owned());
-        let safe = |name: &String| !name.is_empty() && !name.contains(['/', '\\']) && !name.starts_with('.');
-        let (Some(etag), Some(commit)) = (etag.filter(safe), commit.filter(safe)) else {
+        let (Some(etag), Some(commit)) =
+            (etag.filter(|word| is_name(word)), commit.filter(|word| is_name(word)))
+        else {
             return Err(Refusal::Final(
                 "the answer has no `etag` and `x-repo-commit`; is HF_ENDPOINT a hub?".to_owned(),
             ));
         };
-        let total =
-            header(&answer, "content-range").and_then(|range| range.rsplit('/').next().map(str::to_owned));
-        let size = size.or(total).and_then(|size| size.parse().ok());
+        // The length of a redirection is that of its own text.
+        let own = || header(&answer, "content-length").filter(|_| answer.status().is_success());
+        let size = size.or_else(own).and_then(|size| size.parse().ok());
         Ok(FileInfo { etag, commit, size })
     }
 
     /// The contents of a file from a byte on, and the byte at which they begin: the first, where the server takes no ranges.
     pub(super) fn contents(&self, url: &str, from: u64) -> Result<(Response<Body>, u64), Refusal> {
-        let range = format!("bytes={from}-");
         // From the start, no range is needed: a file may be empty.
-        let answer = self.follow(url, (from > 0).then_some(range.as_str()), |_| {})?;
+        let ask = if from > 0 { Ask::From(from) } else { Ask::All };
+        let answer = self.follow(url, ask, |_| {})?;
         if answer.status() != StatusCode::PARTIAL_CONTENT {
             return Ok((answer, 0));
         }
@@ -200,6 +227,9 @@ impl Client {
             (401, _, false) => Refusal::Final(format!(
                 "the hub asks for a token (401): set HF_TOKEN to one that may read {id}"
             )),
+            (403, "DisabledRepo", _) => {
+                Refusal::Final(format!("access to {id} is disabled on the hub (403): see {page}"))
+            }
             (403, _, sent) => Refusal::Final(format!(
                 "the hub refuses (403){}: see {page}",
                 if sent {
@@ -208,14 +238,34 @@ impl Client {
                     "; no token was sent, so set HF_TOKEN if you have one"
                 }
             )),
-            (429, ..) => Refusal::Passing(
-                "the hub is asked too often (429)".to_owned(),
-                header(response, "retry-after")
-                    .and_then(|seconds| seconds.parse().ok())
-                    .map(Duration::from_secs),
-            ),
-            (500.., ..) => Refusal::Passing(format!("the hub is in trouble ({number})"), None),
-            _ => Refusal::Final(format!("the hub answered with {status}")),
+            (408 | 429 | 500.., ..) => {
+                let why = match number {
+                    408 => "the hub gave up waiting for the request (408)".to_owned(),
+                    429 => "the hub is asked too often (429)".to_owned(),
+                    _ => format!("the hub is in trouble ({number})"),
+                };
+                Refusal::Passing(why, wait_asked_for(response))
+            }
+            _ => Refusal::Final(match header(response, "x-error-message") {
+                Some(message) => format!("the hub answered with {status}: {message}"),
+                None => format!("the hub answered with {status}"),
+            }),
         }
     }
+}
+
+/// How long the hub asks to wait: `Retry-After` in seconds or until a date, else the seconds until more requests are allowed.
+fn wait_asked_for(response: &Response<Body>) -> Option<Duration> {
+    let from_now = |text: &str| {
+        let date = httpdate::parse_http_date(text).ok()?;
+        Some(date.duration_since(SystemTime::now()).unwrap_or_default())
+    };
+    let after = header(response, "retry-after");
+    let after = after.and_then(|text| text.parse().ok().map(Duration::from_secs).or_else(|| from_now(&text)));
+    after.or_else(|| {
+        let limits =
+            header(response, "ratelimit").filter(|_| response.status() == StatusCode::TOO_MANY_REQUESTS)?;
+        let left = limits.split(';').find_map(|word| word.trim().strip_prefix("t=")?.parse().ok());
+        left.map(Duration::from_secs)
+    })
 }

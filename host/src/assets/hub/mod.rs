@@ -2,15 +2,19 @@
 
 mod choose;
 mod client;
+mod listing;
 mod transfer;
 
 use self::choose::{INDEX, choose, shards};
 use self::client::Client;
-use self::transfer::{Told, check, fetch, with_patience};
+use self::listing::Listing;
+use self::transfer::{Fetched, Told, check, fetch, with_patience};
+use super::disk::free_disk;
 use super::error::SourceError;
 use super::progress::{Progress, ProgressFn};
 use super::registry::HubFile;
 use super::stop::Stop;
+use crate::report::numbers;
 use hf_hub::{Cache, Repo, RepoType};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::path::{Path, PathBuf};
@@ -25,15 +29,16 @@ pub struct HubOptions {
     pub endpoint: String,
     /// Folder of the hub's own cache (`HF_HUB_CACHE`, or `hub` below `HF_HOME`).
     pub cache: PathBuf,
-    /// Token for repositories that ask for one (`HF_TOKEN`, or the file that `HF_TOKEN_PATH` names, else `token` below `HF_HOME`).
+    /// Token for repositories that ask for one (`HF_TOKEN`, or the file that `HF_TOKEN_PATH` names, else `token` below `HF_HOME`; none with
+    /// `HF_HUB_DISABLE_IMPLICIT_TOKEN`).
     pub token: Option<String>,
-    /// Take only what the hub's cache already has (`HF_HUB_OFFLINE`).
+    /// Take only what the hub's cache already has (`HF_HUB_OFFLINE` or `TRANSFORMERS_OFFLINE`).
     pub offline: bool,
     /// Connections go through a proxy, so whether the hub itself can be reached is not asked first.
     pub proxied: bool,
-    /// How long a connection may take to be made.
+    /// How long a connection may take to be made (`HF_HUB_ETAG_TIMEOUT`).
     pub connect_timeout: Duration,
-    /// How long a transfer may stand still.
+    /// How long a transfer may stand still before it is made again from there (`HF_HUB_DOWNLOAD_TIMEOUT`).
     pub stall_timeout: Duration,
 }
 
@@ -87,7 +92,9 @@ impl Hub {
             return Err(SourceError::Unavailable(OFFLINE.to_owned()));
         }
         self.reach(progress, stop)?;
-        self.download(&repo, file.path, progress, stop)
+        let fetched = self.download(&repo, file.path, progress, stop)?;
+        self.stands_for(&repo, &fetched.commit)?;
+        Ok(fetched.file)
     }
 
     /// Brings a model's repository into the hub's cache and returns its folder, or the file where it is one GGUF. Where the hub cannot be
@@ -106,21 +113,12 @@ impl Hub {
         if self.options.offline {
             return self.cached_model(&repo).ok_or_else(|| SourceError::Unavailable(OFFLINE.to_owned()));
         }
-        let chosen = |names: Vec<String>| choose(id, &names).map_err(SourceError::Unavailable);
+        let chosen = |listing: Listing| {
+            let names = choose(id, &listing.names()).map_err(SourceError::Unavailable)?;
+            Ok((listing, names))
+        };
         match self.listing(&repo, progress, stop).and_then(chosen) {
-            Ok(names) => {
-                let mut last = PathBuf::new();
-                for name in &names {
-                    last = match self.cached(&repo, name) {
-                        Some(path) => path,
-                        None => self.download(&repo, name, progress, stop)?,
-                    };
-                }
-                Ok(match last.extension() {
-                    Some(end) if end == "gguf" => last,
-                    _ => last.parent().map(Path::to_owned).unwrap_or_default(),
-                })
-            }
+            Ok((listing, names)) => self.snapshot(&repo, &listing, &names, progress, stop),
             Err(SourceError::Unavailable(reason)) => match self.cached_model(&repo) {
                 Some(path) => {
                     progress(Progress::Message(format!("{id}: {reason}; the hub's cache has it")));
@@ -132,23 +130,64 @@ impl Hub {
         }
     }
 
-    /// Names of a repository's files.
-    fn listing(
+    /// Brings the named files of one commit into the hub's cache; the revision stands for that commit once all are there.
+    fn snapshot(
         &self,
         repo: &Repo,
+        listing: &Listing,
+        names: &[String],
         progress: &ProgressFn<'_>,
         stop: &Stop,
-    ) -> Result<Vec<String>, SourceError> {
+    ) -> Result<PathBuf, SourceError> {
+        let id = repo.url();
+        let commit = &listing.commit;
+        // Asked for by its commit, or a branch that moves meanwhile would give files of two.
+        let at = Repo::with_revision(id.clone(), RepoType::Model, commit.clone());
+        let cache = Cache::new(self.options.cache.clone()).repo(repo.clone());
+        let snapshot = cache.pointer_path(commit);
+        let lacking: Vec<&String> = names.iter().filter(|name| !snapshot.join(name).is_file()).collect();
+        if !lacking.is_empty() {
+            let bytes = listing.bytes_to_come(&lacking, |etag| cache.blob_path(etag));
+            room(&self.options.cache, bytes).map_err(SourceError::Unavailable)?;
+            let (files, short) = (lacking.len(), &commit[..commit.len().min(12)]);
+            let size = numbers::bytes(bytes);
+            progress(Progress::Message(format!("{id}: {files} files to fetch, {size}, of commit {short}")));
+        }
+        for name in lacking {
+            let fetched = self.download(&at, name, progress, stop)?;
+            if fetched.commit != *commit {
+                return Err(SourceError::Unavailable(format!(
+                    "{id}/{name} was asked for at commit {commit}, and the hub gave it of {}",
+                    fetched.commit
+                )));
+            }
+        }
+        self.stands_for(repo, commit)?;
+        Ok(match names.last() {
+            Some(one) if one.ends_with(".gguf") => snapshot.join(one),
+            _ => snapshot,
+        })
+    }
+
+    /// Notes in the hub's cache which commit a revision is.
+    fn stands_for(&self, repo: &Repo, commit: &str) -> Result<(), SourceError> {
+        let cache = Cache::new(self.options.cache.clone()).repo(repo.clone());
+        cache.create_ref(commit).map_err(|e| {
+            let folder = self.options.cache.display();
+            SourceError::Unavailable(format!("cannot write the hub's cache in {folder}: {e}"))
+        })
+    }
+
+    /// What a repository holds.
+    fn listing(&self, repo: &Repo, progress: &ProgressFn<'_>, stop: &Stop) -> Result<Listing, SourceError> {
         self.reach(progress, stop)?;
         progress(Progress::Message(format!("looking for {} on {}", repo.url(), self.endpoint())));
-        let url = format!("{}/api/{}", self.endpoint(), repo.api_url());
+        // With sizes and hashes, which the hub tells only if it is asked for blobs.
+        let url = format!("{}/api/{}?blobs=true", self.endpoint(), repo.api_url());
         let text = self.apart(repo, &repo.url(), progress, stop, move |client, tell| {
-            with_patience(tell, || (0, client.text(&url)))
+            with_patience(tell, || (false, client.text(&url)))
         })?;
-        let listing: serde_json::Value = serde_json::from_str(&text)
-            .map_err(|e| SourceError::Unavailable(format!("{}: the answer is no JSON: {e}", repo.url())))?;
-        let files = listing["siblings"].as_array().into_iter().flatten();
-        Ok(files.filter_map(|file| file["rfilename"].as_str().map(str::to_owned)).collect())
+        Listing::read(&text).map_err(|e| SourceError::Unavailable(format!("{}: {e}", repo.url())))
     }
 
     /// Whether the cache has a model whole.
@@ -160,7 +199,9 @@ impl Hub {
     /// A model that the hub's cache has whole: its weights are fetched last, so where they are nothing is missing.
     fn cached_model(&self, repo: &Repo) -> Option<PathBuf> {
         let folder = self.options.cache.join(repo.folder_name());
-        let commit = std::fs::read_to_string(folder.join("refs").join(repo.revision())).ok()?;
+        // A commit stands for itself.
+        let commit = std::fs::read_to_string(folder.join("refs").join(repo.revision()))
+            .unwrap_or_else(|_| repo.revision().to_owned());
         let snapshot = folder.join("snapshots").join(commit.trim());
         let names: Vec<String> = std::fs::read_dir(&snapshot)
             .ok()?
@@ -201,7 +242,7 @@ impl Hub {
         path: &str,
         progress: &ProgressFn<'_>,
         stop: &Stop,
-    ) -> Result<PathBuf, SourceError> {
+    ) -> Result<Fetched, SourceError> {
         progress(Progress::Message(format!("fetching {}/{path} from {}", repo.url(), self.endpoint())));
         let what = format!("{}/{path}", repo.url());
         let cache = Cache::new(self.options.cache.clone()).repo(repo.clone());
@@ -210,8 +251,8 @@ impl Hub {
         self.apart(repo, &what, progress, stop, move |client, tell| fetch(client, &cache, &url, &name, tell))
     }
 
-    /// Works with the hub in another thread, which cannot be interrupted: what stands still, and what the user does not want any more, is
-    /// left behind.
+    /// Works with the hub in another thread, which cannot be interrupted: what the user does not want any more is left behind, and so is
+    /// what stands still although each of its steps has a limit of its own.
     fn apart<T: Send + 'static>(
         &self,
         repo: &Repo,
@@ -235,10 +276,12 @@ impl Hub {
             })
             .map_err(|e| unavailable(format!("cannot start a thread: {e}")))?;
         let mut total = None;
-        let mut patience = self.options.stall_timeout;
+        // A stall is found by the transfer itself, which goes on from there; after that comes a new connection.
+        let limit = self.options.connect_timeout + self.options.stall_timeout * 2;
+        let mut patience = limit;
         loop {
             let event = stop.receive(&received, patience)?;
-            patience = self.options.stall_timeout;
+            patience = limit;
             match event {
                 Some(Event::Done(result)) => return result.map_err(|e| unavailable(format!("{what}: {e}"))),
                 Some(Event::Told(Told::Size(size))) => total = Some(size),
@@ -251,11 +294,24 @@ impl Hub {
                     patience += pause;
                 }
                 None => {
-                    let seconds = self.options.stall_timeout.as_secs_f32();
+                    let seconds = limit.as_secs_f32();
                     return Err(unavailable(format!("{what}: no data for {seconds} s")));
                 }
             }
         }
+    }
+}
+
+/// Whether a folder has room for so many bytes.
+fn room(folder: &Path, bytes: u64) -> Result<(), String> {
+    match free_disk(folder).filter(|free| *free < bytes) {
+        None => Ok(()),
+        Some(free) => Err(format!(
+            "{} are to be fetched, and {} has {} free: make room, or set HF_HUB_CACHE to a folder on another disk",
+            numbers::bytes(bytes),
+            folder.display(),
+            numbers::bytes(free)
+        )),
     }
 }
 

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hf_hub::CacheRepo;
+use sha1::{Digest, Sha1};
 
-use super::super::cache::sha256_file;
+use super::super::cache::{hex, sha256_file};
 use super::client::{Client, FileInfo, LONGEST_WAIT, Refusal};
 
 /// Attempts without a byte gained before a transfer is given up.
@@ -27,13 +28,21 @@ pub(super) enum Told {
     Waits(Duration, String),
 }
 
-/// Repeats `work` while it fails for a passing reason, with waits; `work` says how many bytes it has gained.
+/// A file that is in the hub's cache.
+pub(super) struct Fetched {
+    /// Its place in the snapshot.
+    pub file: PathBuf,
+    /// The commit it is of.
+    pub commit: String,
+}
+
+/// Repeats `work` while it fails for a passing reason, with waits; `work` says whether it has come further than ever before.
 ///
 /// # Errors
 /// The last reason, with how often it was tried.
 pub(super) fn with_patience<T>(
     tell: &dyn Fn(Told),
-    mut work: impl FnMut() -> (u64, Result<T, Refusal>),
+    mut work: impl FnMut() -> (bool, Result<T, Refusal>),
 ) -> Result<T, String> {
     let (mut attempt, mut wait) = (0, FIRST_WAIT);
     loop {
@@ -43,7 +52,7 @@ pub(super) fn with_patience<T>(
             Err(Refusal::Final(reason)) => return Err(reason),
             Err(Refusal::Passing(reason, asked)) => (reason, asked),
         };
-        if gained > 0 {
+        if gained {
             (attempt, wait) = (0, FIRST_WAIT);
         }
         attempt += 1;
@@ -68,7 +77,7 @@ fn io(action: &str, path: &Path) -> impl FnOnce(std::io::Error) -> Refusal {
     move |e| Refusal::Final(format!("{place}: {e}"))
 }
 
-/// Brings a file of a repository into the hub's cache and returns its place in the snapshot.
+/// Brings a file of a repository into the hub's cache.
 ///
 /// # Errors
 /// A reason, in words.
@@ -78,111 +87,141 @@ pub(super) fn fetch(
     url: &str,
     name: &str,
     tell: &dyn Fn(Told),
-) -> Result<PathBuf, String> {
-    let info = with_patience(tell, || (0, client.file_info(url)))?;
+) -> Result<Fetched, String> {
+    let info = with_patience(tell, || (false, client.file_info(url)))?;
     if let Some(size) = info.size {
         tell(Told::Size(size));
     }
     let blob = cache.blob_path(&info.etag);
-    with_patience(tell, || transfer(client, &blob, url, &info, tell))?;
-    let pointer = cache.pointer_path(&info.commit).join(name);
-    link(&blob, &pointer).map_err(|e| format!("cannot link {}: {e}", pointer.display()))?;
-    cache.create_ref(&info.commit).map_err(|e| format!("cannot write the hub's cache: {e}"))?;
-    Ok(pointer)
+    let mut transfer = Transfer { client, blob: &blob, url, info: &info, tell, most: 0, left: false };
+    with_patience(tell, || {
+        let before = transfer.most;
+        let result = transfer.attempt();
+        (transfer.most > before, result)
+    })?;
+    let file = cache.pointer_path(&info.commit).join(name);
+    link(&blob, &file).map_err(|e| format!("cannot link {}: {e}", file.display()))?;
+    Ok(Fetched { file, commit: info.commit })
 }
 
-/// Fetches what is missing of a blob; says how many bytes came.
-fn transfer(
-    client: &Client,
-    blob: &Path,
-    url: &str,
-    info: &FileInfo,
-    tell: &dyn Fn(Told),
-) -> (u64, Result<(), Refusal>) {
-    let mut gained = 0;
-    let result = transfer_counted(client, blob, url, info, tell, &mut gained);
-    (gained, result)
+/// The contents of one file, in as many attempts as they take.
+struct Transfer<'a> {
+    client: &'a Client,
+    /// Where they go.
+    blob: &'a Path,
+    url: &'a str,
+    info: &'a FileInfo,
+    tell: &'a dyn Fn(Told),
+    /// The most bytes that any attempt has had: a server that always breaks off at the same byte brings nothing.
+    most: u64,
+    /// Whether some of the bytes were left by an earlier fetch, or by another program.
+    left: bool,
 }
 
-fn transfer_counted(
-    client: &Client,
-    blob: &Path,
-    url: &str,
-    info: &FileInfo,
-    tell: &dyn Fn(Told),
-    gained: &mut u64,
-) -> Result<(), Refusal> {
-    if let Some(folder) = blob.parent() {
-        std::fs::create_dir_all(folder).map_err(io("make", folder))?;
-    }
-    // As huggingface_hub names it, which goes on from it, too.
-    let part = blob.with_extension("incomplete");
-    let mut file = OpenOptions::new().append(true).create(true).open(&part).map_err(io("open", &part))?;
-    // One process at a time; the lock goes with the file.
-    while let Err(problem) = file.try_lock() {
-        match problem {
-            TryLockError::WouldBlock => {
-                const PAUSE: Duration = Duration::from_secs(2);
-                tell(Told::Waits(PAUSE, "another process is fetching it".to_owned()));
-                std::thread::sleep(PAUSE);
-            }
-            TryLockError::Error(e) => return Err(io("lock", &part)(e)),
+impl Transfer<'_> {
+    /// Fetches what is missing.
+    fn attempt(&mut self) -> Result<(), Refusal> {
+        let Self { blob, info, .. } = *self;
+        if let Some(folder) = blob.parent() {
+            std::fs::create_dir_all(folder).map_err(io("make", folder))?;
         }
-    }
-    if blob.is_file() {
-        return Ok(());
-    }
-    let start_over = |file: &File| file.set_len(0).map_err(io("empty", &part));
-    let mut there = file.metadata().map_err(io("look at", &part))?.len();
-    if info.size.is_some_and(|size| there > size) {
-        start_over(&file)?;
-        there = 0;
-    }
-    if info.size != Some(there) || there == 0 {
-        let (mut answer, from) = client.contents(url, there)?;
-        if from == 0 && there > 0 {
+        // As huggingface_hub names it, which goes on from it, too.
+        let part = blob.with_extension("incomplete");
+        let mut file = OpenOptions::new().append(true).create(true).open(&part).map_err(io("open", &part))?;
+        self.lock(&file, &part)?;
+        if blob.is_file() {
+            return Ok(());
+        }
+        let start_over = |file: &File| file.set_len(0).map_err(io("empty", &part));
+        let mut there = file.metadata().map_err(io("look at", &part))?.len();
+        // Without a size nobody could tell when such a file is whole.
+        if info.size.is_none_or(|size| there > size) {
             start_over(&file)?;
             there = 0;
         }
-        let mut body = answer.body_mut().as_reader();
-        let mut piece = vec![0u8; PIECE];
-        loop {
-            tell(Told::There(there));
-            let read = match body.read(&mut piece) {
-                Ok(0) => break,
-                Ok(read) => read,
-                Err(e) => return Err(Refusal::Passing(format!("the transfer broke off: {e}"), None)),
-            };
-            file.write_all(&piece[..read]).map_err(io("write", &part))?;
-            there += read as u64;
-            *gained += read as u64;
+        if self.most == 0 {
+            (self.most, self.left) = (there, there > 0);
         }
-    }
-    if let Some(size) = info.size.filter(|size| *size != there) {
-        if there > size {
+        if info.size != Some(there) || there == 0 {
+            let (mut answer, from) = self.client.contents(self.url, there)?;
+            if from == 0 && there > 0 {
+                start_over(&file)?;
+                (there, self.left) = (0, false);
+            }
+            let mut body = answer.body_mut().as_reader();
+            let mut piece = vec![0u8; PIECE];
+            loop {
+                (self.tell)(Told::There(there));
+                let read = match body.read(&mut piece) {
+                    Ok(0) => break,
+                    Ok(read) => read,
+                    Err(e) => return Err(Refusal::Passing(format!("the transfer broke off: {e}"), None)),
+                };
+                file.write_all(&piece[..read]).map_err(io("write", &part))?;
+                there += read as u64;
+                self.most = self.most.max(there);
+            }
+        }
+        if let Some(size) = info.size.filter(|size| *size != there) {
+            if there > size {
+                start_over(&file)?;
+            }
+            return Err(Refusal::Passing(format!("{there} of {size} bytes came"), None));
+        }
+        file.sync_all().map_err(io("write", &part))?;
+        if let Err(problem) = check(&part, &info.etag) {
+            // Not removed, for another process may have it open and wait for the lock.
             start_over(&file)?;
+            self.most = 0;
+            return Err(match self.left {
+                true => Refusal::Passing(format!("{problem}; an earlier fetch had left some of it"), None),
+                false => Refusal::Final(problem),
+            });
         }
-        return Err(Refusal::Passing(format!("{there} of {size} bytes came"), None));
+        std::fs::rename(&part, blob).map_err(io("rename to", blob))
     }
-    file.sync_all().map_err(io("write", &part))?;
-    if let Err(problem) = check(&part, &info.etag) {
-        let _ = std::fs::remove_file(&part);
-        return Err(Refusal::Final(problem));
+
+    /// One process at a time; the lock goes with the file.
+    fn lock(&self, file: &File, part: &Path) -> Result<(), Refusal> {
+        while let Err(problem) = file.try_lock() {
+            match problem {
+                TryLockError::WouldBlock => {
+                    const PAUSE: Duration = Duration::from_secs(2);
+                    (self.tell)(Told::Waits(PAUSE, "another process is fetching it".to_owned()));
+                    std::thread::sleep(PAUSE);
+                }
+                TryLockError::Error(e) => return Err(io("lock", part)(e)),
+            }
+        }
+        Ok(())
     }
-    std::fs::rename(&part, blob).map_err(io("rename to", blob))
 }
 
-/// The hub names large files by their SHA-256; others by a git hash, which says nothing that could be checked here.
+/// Checks a file against the name that the hub has for it: large ones are named by their SHA-256, others by git's hash of a blob, or where a
+/// mirror answers, by the SHA-1 of what they hold. Names of other forms say nothing.
 pub(super) fn check(file: &Path, etag: &str) -> Result<(), String> {
-    if etag.len() != 64 || !etag.bytes().all(|b| b.is_ascii_hexdigit()) {
+    let etag = etag.to_ascii_lowercase();
+    if !etag.bytes().all(|b| b.is_ascii_hexdigit()) {
         return Ok(());
     }
-    let found = sha256_file(file).map_err(|e| e.to_string())?;
-    if found == etag.to_ascii_lowercase() {
-        Ok(())
-    } else {
-        Err(format!("{} is damaged: SHA-256 is {found}, the hub names {etag}", file.display()))
+    let (hash, found) = match etag.len() {
+        64 => ("SHA-256", vec![sha256_file(file).map_err(|e| e.to_string())?]),
+        40 => {
+            let bytes = std::fs::read(file).map_err(|e| format!("cannot read {}: {e}", file.display()))?;
+            ("git hash", vec![git_hash(&bytes), hex(&Sha1::digest(&bytes))])
+        }
+        _ => return Ok(()),
+    };
+    match found.contains(&etag) {
+        true => Ok(()),
+        false => Err(format!("{} is damaged: {hash} is {}, the hub names {etag}", file.display(), found[0])),
     }
+}
+
+/// What git names a file by.
+fn git_hash(bytes: &[u8]) -> String {
+    let hash = Sha1::new().chain_update(format!("blob {}\0", bytes.len())).chain_update(bytes);
+    hex(&hash.finalize())
 }
 
 /// Makes `pointer` a link to the blob, relative, so that the cache can be moved.
@@ -199,4 +238,28 @@ fn link(blob: &Path, pointer: &Path) -> std::io::Result<()> {
         _ => {}
     }
     std::os::unix::fs::symlink(target, pointer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_checked_by_whichever_hash_the_hub_names_them_by() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        std::fs::write(&file, "hello\n").unwrap();
+        // What sha256sum, git hash-object and sha1sum print.
+        for (etag, fine) in [
+            ("5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03", true),
+            ("CE013625030BA8DBA906F756967F9E9CA394464A", true),
+            ("f572d396fae9206628714fb2ce00f72e94f2258f", true),
+            ("5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be04", false),
+            ("ce013625030ba8dba906f756967f9e9ca394464b", false),
+            ("b1946ac92492d2347c6235b4d2611184", true),
+            ("any-other-name", true),
+        ] {
+            assert_eq!(check(&file, etag).is_ok(), fine, "{etag}");
+        }
+    }
 }

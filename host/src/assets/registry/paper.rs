@@ -23,6 +23,14 @@ pub struct PaperModel {
     pub note: &'static str,
 }
 
+impl PaperModel {
+    /// The one that a reference names: its repository, with a revision or without.
+    pub fn find(reference: &str) -> Option<&'static PaperModel> {
+        let id = reference.split('@').next().unwrap_or(reference);
+        PAPER_MODELS.iter().find(|model| model.hub.eq_ignore_ascii_case(id))
+    }
+}
+
 const LLAMA1: &str = "LLaMA 1, non-commercial";
 const LLAMA2: &str = "Llama 2 community";
 const LLAMA3: &str = "Llama 3 community";

@@ -2,13 +2,12 @@
 
 mod history;
 mod size;
-mod space;
 
 pub use history::{History, Timing};
 pub use size::Size;
-pub use space::{free_disk, machine_memory};
 
 use super::facts::Facts;
+use super::machine;
 use super::plan::{Plan, PlannedStage, model_name};
 use super::result::StageKind;
 use super::spec::Suite;
@@ -201,6 +200,7 @@ pub struct Estimator<'a> {
     facts: &'a Facts,
     history: &'a History,
     sizes: Vec<Option<Size>>,
+    memory_limit: u64,
 }
 
 impl<'a> Estimator<'a> {
@@ -211,7 +211,9 @@ impl<'a> Estimator<'a> {
             if fact.at_hand { Size::of_files(&fact.path) } else { Size::published(name) }
         };
         let sizes = suite.models.iter().zip(&facts.models).map(size).collect();
-        Estimator { suite, facts, history, sizes }
+        let machine = Some(machine::describe().memory_bytes).filter(|bytes| *bytes > 0);
+        let memory_limit = suite.memory_limit_bytes.unwrap_or(u64::MAX).min(machine.unwrap_or(u64::MAX));
+        Estimator { suite, facts, history, sizes, memory_limit }
     }
 
     /// The size of a model, where it is known.
@@ -234,7 +236,7 @@ impl<'a> Estimator<'a> {
         let known =
             form.memory_per_parameter.filter(|_| !(work.streams && stage.kind == StageKind::Compress));
         let memory = known.map(|m| m * parameters).or(rough.memory_bytes);
-        let limit = self.memory_limit() as f64;
+        let limit = self.memory_limit as f64;
         let too_large = memory.is_some_and(|memory| memory > limit);
         let streamed = if too_large { work.streamed(stage.kind, &size) } else { None };
         Estimate {
@@ -249,15 +251,16 @@ impl<'a> Estimator<'a> {
 
     /// Memory that a stage may take at most: a worker's limit, or what the machine has.
     pub fn memory_limit(&self) -> u64 {
-        self.suite.memory_limit_bytes.unwrap_or(u64::MAX).min(machine_memory().unwrap_or(u64::MAX))
+        self.memory_limit
     }
 
     /// What is not done and cannot fit, a line for each model and one for the disk: too much memory for the machine or the limit of a worker, too much disk for what is
     /// free. `done` tells which are done.
     pub fn misfits(&self, plan: &Plan, done: impl Fn(&PlannedStage) -> bool) -> Vec<String> {
+        use crate::assets::free_disk;
         use crate::report::numbers::bytes;
         let mut lines = Vec::new();
-        let limit = self.memory_limit();
+        let limit = self.memory_limit;
         let what = if self.suite.memory_limit_bytes == Some(limit) {
             "a worker may take"
         } else {

@@ -5,8 +5,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::assets::registry::PAPER_MODELS;
-use crate::suite::plan::model_name;
+use crate::assets::registry::PaperModel;
 
 /// Headers larger than this are not a model's.
 const LARGEST_HEADER: u64 = 256 << 20;
@@ -61,10 +60,7 @@ impl Size {
 
     /// The size of a model that is not here, where it is one of the paper's.
     pub fn published(reference: &str) -> Option<Size> {
-        let id = reference.split('@').next().unwrap_or(reference);
-        let model = PAPER_MODELS
-            .iter()
-            .find(|m| m.hub.eq_ignore_ascii_case(id) || model_name(m.hub).eq_ignore_ascii_case(id))?;
+        let model = PaperModel::find(reference)?;
         Some(Size {
             parameters: model.parameters,
             blocks: model.blocks,

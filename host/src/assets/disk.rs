@@ -1,13 +1,8 @@
-//! Memory and disk that there are.
+//! Room on disk.
 
 use std::path::Path;
 
-/// Memory of the machine, where the operating system says.
-pub fn machine_memory() -> Option<u64> {
-    Some(crate::suite::machine::describe().memory_bytes).filter(|bytes| *bytes > 0)
-}
-
-/// Bytes that are free where a folder is or will be.
+/// Bytes that are free where a folder is or will be, where the operating system says.
 pub fn free_disk(folder: &Path) -> Option<u64> {
     let whole = std::path::absolute(folder).ok()?;
     let there = whole.ancestors().find(|place| place.exists())?;
@@ -23,6 +18,5 @@ mod tests {
     fn a_folder_that_is_not_there_yet_has_the_space_of_the_one_above() {
         let folder = tempfile::tempdir().unwrap();
         assert!(free_disk(&folder.path().join("a/b/c")).is_some_and(|free| free > 0));
-        assert!(machine_memory().is_some());
     }
 }
