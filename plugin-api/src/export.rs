@@ -389,6 +389,14 @@ extern "C" fn no_engine(_: RStr<'_>, _: RStr<'_>, _: AbiHostArc) -> AbiResult<Ab
     absent("this plugin", "engine")
 }
 
+extern "C" fn no_library(_: RStr<'_>) -> AbiResult<RString> {
+    absent("this plugin", "library")
+}
+
+extern "C" fn no_set_up(_: RStr<'_>, _: AbiHostArc) -> AbiResult<RString> {
+    absent("this plugin", "library")
+}
+
 extern "C" fn no_runner(_: RStr<'_>, _: RStr<'_>, _: AbiHostArc) -> AbiResult<AbiRunnerBox> {
     absent("this plugin", "runner")
 }
@@ -401,6 +409,8 @@ pub fn method_root<M: Method>() -> PluginRootRef {
         new_method: new_method::<M>,
         open_engine: no_engine,
         open_runner: no_runner,
+        find_library: no_library,
+        set_up_library: no_set_up,
     }
     .leak_into_prefix()
 }
@@ -413,6 +423,8 @@ pub trait Backend: 'static {
     type Engine: EngineRole;
     /// Its runner, or [`NoRunner`].
     type Runner: RunnerRole;
+    /// The library that the runner needs, or [`NoLibrary`].
+    type Library: LibraryRole;
 }
 
 /// An engine, or none.
@@ -433,6 +445,41 @@ pub trait RunnerRole {
     fn normalize(options: &str) -> Result<RString>;
     /// The function of the root module.
     const OPEN: extern "C" fn(RStr<'_>, RStr<'_>, AbiHostArc) -> AbiResult<AbiRunnerBox>;
+}
+
+/// A library that is installed apart from the plugin, or none.
+pub trait LibraryRole {
+    /// Its name, if it exists.
+    const NAME: Option<&'static str>;
+    /// The functions of the root module.
+    const FIND: extern "C" fn(RStr<'_>) -> AbiResult<RString>;
+    /// See [`FIND`](Self::FIND).
+    const SET_UP: extern "C" fn(RStr<'_>, AbiHostArc) -> AbiResult<RString>;
+}
+
+/// Stands for the library of a backend that needs none.
+pub struct NoLibrary;
+
+impl LibraryRole for NoLibrary {
+    const NAME: Option<&'static str> = None;
+    const FIND: extern "C" fn(RStr<'_>) -> AbiResult<RString> = no_library;
+    const SET_UP: extern "C" fn(RStr<'_>, AbiHostArc) -> AbiResult<RString> = no_set_up;
+}
+
+extern "C" fn find_library<L: Library>(options: RStr<'_>) -> AbiResult<RString> {
+    error_to_abi(catch("find_library", || json(&L::find(&parse("options", options.as_str())?)?)))
+}
+
+extern "C" fn set_up_library<L: Library>(options: RStr<'_>, host: AbiHostArc) -> AbiResult<RString> {
+    error_to_abi(catch("set_up_library", || {
+        json(&L::set_up(&parse("options", options.as_str())?, &Host::from_abi(host))?)
+    }))
+}
+
+impl<L: Library> LibraryRole for L {
+    const NAME: Option<&'static str> = Some(L::NAME);
+    const FIND: extern "C" fn(RStr<'_>) -> AbiResult<RString> = find_library::<L>;
+    const SET_UP: extern "C" fn(RStr<'_>, AbiHostArc) -> AbiResult<RString> = set_up_library::<L>;
 }
 
 /// Stands for the engine of a backend that has none.
@@ -513,6 +560,7 @@ extern "C" fn backend_descriptor<B: Backend>() -> AbiResult<RString> {
     error_to_abi(catch("descriptor", || {
         let mut descriptor = B::descriptor();
         descriptor.roles = B::Engine::role().into_iter().chain(B::Runner::role()).collect();
+        descriptor.library = B::Library::NAME.map(str::to_owned);
         json(&descriptor)
     }))
 }
@@ -533,6 +581,8 @@ pub fn backend_root<B: Backend>() -> PluginRootRef {
         new_method: no_method,
         open_engine: B::Engine::OPEN,
         open_runner: B::Runner::OPEN,
+        find_library: B::Library::FIND,
+        set_up_library: B::Library::SET_UP,
     }
     .leak_into_prefix()
 }
@@ -581,10 +631,10 @@ macro_rules! export_method {
 
 /// Makes the crate a backend plugin, once per crate of type `cdylib`:
 /// `export_backend!(descriptor = my_descriptor, engine = MyEngine, runner = MyRunner);`, or with only one of the
-/// two roles.
+/// two roles. A runner of a library that is installed apart adds `library = MyLibrary`.
 #[macro_export]
 macro_rules! export_backend {
-    (descriptor = $descriptor:path, engine = $engine:ty, runner = $runner:ty $(,)?) => {
+    (descriptor = $descriptor:path, engine = $engine:ty, runner = $runner:ty, library = $library:ty $(,)?) => {
         const _: () = {
             struct Exported;
             impl $crate::export::Backend for Exported {
@@ -593,9 +643,26 @@ macro_rules! export_backend {
                 }
                 type Engine = $engine;
                 type Runner = $runner;
+                type Library = $library;
             }
             $crate::__export_root!($crate::export::backend_root::<Exported>());
         };
+    };
+    (descriptor = $descriptor:path, engine = $engine:ty, runner = $runner:ty $(,)?) => {
+        $crate::export_backend!(
+            descriptor = $descriptor,
+            engine = $engine,
+            runner = $runner,
+            library = $crate::export::NoLibrary
+        );
+    };
+    (descriptor = $descriptor:path, runner = $runner:ty, library = $library:ty $(,)?) => {
+        $crate::export_backend!(
+            descriptor = $descriptor,
+            engine = $crate::export::NoEngine,
+            runner = $runner,
+            library = $library
+        );
     };
     (descriptor = $descriptor:path, engine = $engine:ty $(,)?) => {
         $crate::export_backend!(

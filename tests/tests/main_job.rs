@@ -145,7 +145,7 @@ fn every_stage_is_recorded(results: &Results) {
             _ => "blocks",
         };
         assert!(phases.contains_key(work), "{name}: {phases:?}");
-        assert_eq!(result["abi_version"], "1.1", "{name}");
+        assert_eq!(result["abi_version"], "1.2", "{name}");
         assert_eq!(result["model"]["sha256"].as_str().map(str::len), Some(64), "{name}");
         for file in result["files"].as_array().into_iter().flatten() {
             let file = stage.folder.join(file.as_str().expect("a name"));

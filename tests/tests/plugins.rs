@@ -21,8 +21,8 @@ const PRODUCT: [&str; 10] = [
 /// Files that cannot be used, and what is said of each.
 const BROKEN: [(&str, &str); 9] = [
     ("wrong_magic", "does not begin with the magic bytes"),
-    ("wrong_major", "built for plugin ABI 2.1, this host has 1.1"),
-    ("newer_minor", "built for plugin ABI 1.99, this host has 1.1"),
+    ("wrong_major", "built for plugin ABI 2.2, this host has 1.2"),
+    ("newer_minor", "built for plugin ABI 1.99, this host has 1.2"),
     ("no_root", "root"),
     ("wrong_layout", "laid out differently"),
     ("older_layout", "laid out differently"),
@@ -175,7 +175,7 @@ fn hostile_plugins_fail_the_check_that_is_theirs() {
     for (plugin, check, verdict, says) in [
         ("no_header", "header", "failed", "exports no `llmcb_plugin_header`"),
         ("wrong_magic", "header", "failed", "magic bytes"),
-        ("wrong_major", "header", "failed", "ABI 2.1"),
+        ("wrong_major", "header", "failed", "ABI 2.2"),
         ("newer_minor", "header", "failed", "ABI 1.99"),
         ("wrong_layout", "layout", "failed", "laid out differently"),
         ("older_layout", "layout", "failed", "laid out differently"),

@@ -12,11 +12,10 @@ use std::path::Path;
 
 use llmcb_model_files::packed::IntegerMatrix;
 use llmcb_plugin_api::sdk::{Error, Result};
+use llmcb_runner_kit::translate;
 use llmcb_transformer::{ActivationSite, Activations, Architecture, Block, BlockShape};
 use safetensors::tensor::{Dtype, Metadata, View};
 use serde::{Deserialize, Serialize};
-
-use crate::opened::translate;
 
 /// What of integer codes is no tensor.
 #[derive(Serialize, Deserialize)]

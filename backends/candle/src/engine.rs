@@ -11,6 +11,7 @@ use llmcb_plugin_api::sdk::{
     Gradients, Host, InputStatistics, LossGradient, ModelGradients, ModelInfo, ModelStructure, Parameter,
     QuantizedWeight, Result, StatisticsRequest, Tensor,
 };
+use llmcb_runner_kit::{Checkpoint, translate};
 use llmcb_transformer::{
     ActivationSite, Block, BlockInputs, BlockStore, CalibrationOptions, Calibrator, CheckpointOptions,
     CheckpointWriter, FORMATS, FormatChoice, GgufType, InputGroup, Precision, Statistic, StatisticKind,
@@ -22,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use crate::block_file;
 use crate::description::{self, HIDDEN, shape_of};
 use crate::finished::Finished;
-use crate::opened::{Opened, Residency, translate};
+use crate::opened::{self, Residency};
 
 /// Number type of the checkpoints that are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -86,7 +87,7 @@ impl Default for EngineOptions {
 
 /// The engine.
 pub struct CandleEngine {
-    opened: Opened,
+    opened: Checkpoint,
     options: EngineOptions,
     format: FormatChoice,
     walk: Walk,
@@ -247,13 +248,20 @@ impl CandleEngine {
     fn save_gguf(&self, directory: &Path, kind: GgufType, outside: StorageType) -> Result<CheckpointInfo> {
         let summary =
             write_gguf(directory, &self.opened.model, &self.finished, kind, outside).map_err(translate)?;
-        let all = summary.exact + summary.rounded;
+        let all = summary.exact + summary.rounded + summary.requantised;
         let mut notes = Vec::new();
         if summary.rounded > 0 {
+            notes.push(format!(
+                "values of {} of {all} linears were rounded (numbers to {}, or scales and minima of codes to half precision)",
+                summary.rounded,
+                kind.name()
+            ));
+        }
+        if summary.requantised > 0 {
             let reason = summary.reason.map_or(String::new(), |reason| format!(": {reason}"));
             notes.push(format!(
                 "values of {} of {all} linears were requantised to {}{reason}; what is evaluated is not quite what the method made",
-                summary.rounded,
+                summary.requantised,
                 kind.name()
             ));
         }
@@ -292,7 +300,7 @@ impl Engine for CandleEngine {
     fn open(model: &Path, options: EngineOptions, host: &Host) -> Result<Self> {
         let format = options.format.parse().map_err(|e| Error::invalid(format!("{e}")))?;
         // Methods work on the numbers as they are, one block at a time.
-        let opened = Opened::new(model, Precision::F32, Residency::Stream, host)?;
+        let opened = opened::open(model, Precision::F32, Residency::Stream, host)?;
         Ok(CandleEngine {
             finished: Finished::new(opened.model.architecture().clone()),
             opened,

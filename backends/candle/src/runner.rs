@@ -6,12 +6,13 @@ use std::path::Path;
 use llmcb_plugin_api::sdk::{
     Error, Host, ModelInfo, Profile, Result, Runner, Score, ScoreRequest, Tensor, Timing, Workload,
 };
+use llmcb_runner_kit::{Checkpoint, translate};
 use llmcb_transformer::generate::{GenerateOptions, generate};
 use llmcb_transformer::{Precision, ScoreOptions, Scorer};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::opened::{Opened, Residency, translate};
+use crate::opened::{self, Residency};
 
 /// In which precision products are formed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -69,7 +70,7 @@ impl Default for RunnerOptions {
 
 /// The runner.
 pub struct CandleRunner {
-    opened: Opened,
+    opened: Checkpoint,
     options: RunnerOptions,
     host: Host,
 }
@@ -83,7 +84,7 @@ impl Runner for CandleRunner {
     type Options = RunnerOptions;
 
     fn open(model: &Path, options: RunnerOptions, host: &Host) -> Result<Self> {
-        let mut opened = Opened::new(model, options.precision.on_cpu(), options.residency, host)?;
+        let mut opened = opened::open(model, options.precision.on_cpu(), options.residency, host)?;
         opened.model.load_all().map_err(translate)?;
         opened.count_costs()?;
         Ok(CandleRunner { opened, options, host: host.clone() })
@@ -98,7 +99,7 @@ impl Runner for CandleRunner {
     }
 
     fn decode(&self, tokens: &[u32]) -> Result<String> {
-        self.opened.tokenizer.decode(tokens, false).map_err(|e| Error::failed(e.to_string()))
+        self.opened.decode(tokens)
     }
 
     fn score(&mut self, requests: &[ScoreRequest]) -> Result<Vec<Score>> {

@@ -7,7 +7,7 @@ use llmcb_model_files::packed::{Bitmask, FloatType, IntegerMatrix, Layout, Schem
 
 use crate::block::StoredLinear;
 use crate::gguf::GgufType;
-use crate::{Block, BlockShape, Error, Result};
+use crate::{Block, BlockShape, Error, Model, Result};
 
 /// The blocks of a model as a method left them, all of them, wherever they are: none need be in memory.
 pub trait BlockStore {
@@ -34,6 +34,17 @@ pub trait BlockStore {
     /// As [`block`](Self::block).
     fn shapes(&self) -> Result<Vec<BlockShape>> {
         (0..self.count()).map(|index| self.shape(index)).collect()
+    }
+}
+
+/// The blocks of a model as it is.
+impl BlockStore for Model {
+    fn count(&self) -> usize {
+        self.block_count()
+    }
+
+    fn block(&self, index: usize) -> Result<Block> {
+        Model::block(self, index)
     }
 }
 
@@ -81,7 +92,7 @@ pub enum StorageFormat {
 }
 
 /// Names of all formats, for messages.
-pub const FORMATS: [&str; 12] = [
+pub const FORMATS: [&str; 14] = [
     "dense",
     "gptq",
     "awq",
@@ -90,6 +101,8 @@ pub const FORMATS: [&str; 12] = [
     "compressed-tensors:int-quantized",
     "compressed-tensors:sparse-bitmask",
     "compressed-tensors:sparse-24-bitmask",
+    "gguf:f32",
+    "gguf:bf16",
     "gguf:f16",
     "gguf:q8_0",
     "gguf:q4_1",
@@ -147,6 +160,8 @@ impl fmt::Display for StorageFormat {
             StorageFormat::CompressedTensors(Some(_)) => "compressed-tensors:pack-quantized",
             StorageFormat::Sparse(Bitmask::Unstructured) => "compressed-tensors:sparse-bitmask",
             StorageFormat::Sparse(Bitmask::TwoOfFour) => "compressed-tensors:sparse-24-bitmask",
+            StorageFormat::Gguf(GgufType::F32) => "gguf:f32",
+            StorageFormat::Gguf(GgufType::BF16) => "gguf:bf16",
             StorageFormat::Gguf(GgufType::F16) => "gguf:f16",
             StorageFormat::Gguf(GgufType::Q8_0) => "gguf:q8_0",
             StorageFormat::Gguf(GgufType::Q4_1) => "gguf:q4_1",

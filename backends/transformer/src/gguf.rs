@@ -23,6 +23,10 @@ pub const GGUF_FILE: &str = "model.gguf";
 /// The type that linears of blocks are stored in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GgufType {
+    /// Single precision.
+    F32,
+    /// bfloat16.
+    BF16,
     /// Half precision.
     F16,
     /// 8 bits, one scale for 32 values.
@@ -35,11 +39,54 @@ pub enum GgufType {
 
 impl GgufType {
     /// All types.
-    pub const ALL: [GgufType; 4] = [GgufType::F16, GgufType::Q8_0, GgufType::Q4_1, GgufType::Q4_0];
+    pub const ALL: [GgufType; 6] =
+        [GgufType::F32, GgufType::BF16, GgufType::F16, GgufType::Q8_0, GgufType::Q4_1, GgufType::Q4_0];
+
+    /// The smallest type that holds the weights of all linears as they are stored: integer codes as codes (whose grids may be rounded), numbers
+    /// in the type that they have, `numbers`. Where no type holds the codes, that of the numbers.
+    ///
+    /// # Errors
+    /// If a block cannot be read.
+    pub fn holding(blocks: &dyn BlockStore, numbers: FloatType) -> Result<GgufType> {
+        let mut candidates = vec![GgufType::Q4_0, GgufType::Q4_1, GgufType::Q8_0];
+        for index in 0..blocks.count() {
+            for linear in blocks.block(index)?.linears() {
+                let codes = linear.integers();
+                candidates.retain(|kind| match (kind.encoding(), &codes) {
+                    (Encoding::Ggml(ggml), Some(codes)) => blocks::convert(ggml, codes).is_ok(),
+                    _ => false,
+                });
+                if candidates.is_empty() {
+                    return Ok(Self::of_numbers(numbers));
+                }
+            }
+        }
+        Ok(candidates.first().copied().unwrap_or(Self::of_numbers(numbers)))
+    }
+
+    fn of_numbers(numbers: FloatType) -> GgufType {
+        match numbers {
+            FloatType::F32 => GgufType::F32,
+            FloatType::F16 => GgufType::F16,
+            FloatType::BF16 => GgufType::BF16,
+        }
+    }
+
+    /// The type of its numbers, where it holds numbers.
+    fn float(self) -> Option<FloatType> {
+        match self {
+            GgufType::F32 => Some(FloatType::F32),
+            GgufType::F16 => Some(FloatType::F16),
+            GgufType::BF16 => Some(FloatType::BF16),
+            GgufType::Q8_0 | GgufType::Q4_1 | GgufType::Q4_0 => None,
+        }
+    }
 
     /// As options spell it.
     pub fn name(self) -> &'static str {
         match self {
+            GgufType::F32 => "f32",
+            GgufType::BF16 => "bf16",
             GgufType::F16 => "f16",
             GgufType::Q8_0 => "q8_0",
             GgufType::Q4_1 => "q4_1",
@@ -49,6 +96,8 @@ impl GgufType {
 
     fn encoding(self) -> Encoding {
         match self {
+            GgufType::F32 => Encoding::F32,
+            GgufType::BF16 => Encoding::BF16,
             GgufType::F16 => Encoding::F16,
             GgufType::Q8_0 => Encoding::Ggml(GgmlType::Q8_0),
             GgufType::Q4_1 => Encoding::Ggml(GgmlType::Q4_1),
@@ -59,6 +108,8 @@ impl GgufType {
     /// llama.cpp's number of a file whose weights are mostly of this type.
     fn file_type(self) -> u32 {
         match self {
+            GgufType::F32 => 0,
+            GgufType::BF16 => 32,
             GgufType::F16 => 1,
             GgufType::Q4_0 => 2,
             GgufType::Q4_1 => 3,
@@ -72,8 +123,10 @@ impl GgufType {
 pub struct GgufSummary {
     /// Linears whose stored values are exactly what they were.
     pub exact: usize,
-    /// Linears whose values were rounded to the type.
+    /// Linears whose codes are what they were, with scales or minima rounded to half precision; or whose numbers were rounded to the type.
     pub rounded: usize,
+    /// Linears whose values were quantised anew.
+    pub requantised: usize,
     /// Why integer codes could not be kept, the first reason that was met.
     pub reason: Option<String>,
 }
@@ -127,7 +180,7 @@ pub fn write_gguf(
                 Some(linear) => {
                     let (outputs, inputs) = linear.shape(config);
                     let shape = [outputs, inputs];
-                    if kind != GgufType::F16 && !shape[1].is_multiple_of(blocks::BLOCK) {
+                    if kind.float().is_none() && !shape[1].is_multiple_of(blocks::BLOCK) {
                         return Err(Error::argument(
                             format!("format `gguf:{}`", kind.name()),
                             format!(
@@ -251,12 +304,21 @@ fn weight(
     name: &str,
     summary: &mut GgufSummary,
 ) -> Result<Vec<u8>> {
-    let Encoding::Ggml(ggml) = kind.encoding() else {
+    let numbers = || {
         let values = linear.weight();
-        let values = order.map_or(values.clone(), |order| rows_in_order(&values, order));
-        let exact = values.iter().all(|v| FloatType::F16.round(*v) == *v);
+        order.map_or(values.clone(), |order| rows_in_order(&values, order))
+    };
+    if let Some(float) = kind.float() {
+        let values = numbers();
+        let exact = values.iter().all(|v| float.round(*v) == *v);
         *(if exact { &mut summary.exact } else { &mut summary.rounded }) += 1;
-        return floats(&values, FloatType::F16, name);
+        return floats(&values, float, name);
+    }
+    let Encoding::Ggml(ggml) = kind.encoding() else {
+        return Err(Error::argument(
+            format!("tensor `{name}`"),
+            format!("{} cannot be written", kind.name()),
+        ));
     };
     if let Some(matrix) = linear.integers() {
         let matrix = match order {
@@ -269,8 +331,8 @@ fn weight(
             None => matrix,
         };
         match blocks::convert(ggml, &matrix) {
-            Ok(bytes) => {
-                summary.exact += 1;
+            Ok(blocks::Converted { bytes, exact }) => {
+                *(if exact { &mut summary.exact } else { &mut summary.rounded }) += 1;
                 return Ok(bytes);
             }
             Err(reason) => {
@@ -278,10 +340,8 @@ fn weight(
             }
         }
     }
-    summary.rounded += 1;
-    let values = linear.weight();
-    let values = order.map_or(values.clone(), |order| rows_in_order(&values, order));
-    blocks::quantize(ggml, &values).ok_or_else(|| {
+    summary.requantised += 1;
+    blocks::quantize(ggml, &numbers()).ok_or_else(|| {
         Error::argument(format!("tensor `{name}`"), format!("{} cannot be written", ggml.name()))
     })
 }

@@ -24,12 +24,13 @@ mod wheel;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use cache::hex;
 pub use cache::sha256_hex;
 pub use disk::free_disk;
 pub use error::{AssetError, Attempt};
 pub use hub::HubOptions;
 pub use nearest::nearest;
-pub use options::StoreOptions;
+pub use options::{StoreOptions, cache_folder};
 pub use progress::{Progress, ProgressFn, silent};
 pub use record::{Record, Schema};
 pub use stop::Stop;

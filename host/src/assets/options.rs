@@ -5,6 +5,24 @@ use super::hub::HubOptions;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// The cache folder: `LLMCB_CACHE`, else one below the user's folder for caches.
+///
+/// # Errors
+/// [`AssetError::NoCache`] where none can be named.
+pub fn cache_folder() -> Result<PathBuf, AssetError> {
+    cache_folder_of(&|name| std::env::var(name).ok())
+}
+
+fn cache_folder_of(variable: &dyn Fn(&str) -> Option<String>) -> Result<PathBuf, AssetError> {
+    match variable("LLMCB_CACHE").filter(|path| !path.is_empty()) {
+        Some(path) => Ok(PathBuf::from(path)),
+        None => {
+            let folders = directories::ProjectDirs::from("", "", "llmcb-host").ok_or(AssetError::NoCache)?;
+            Ok(folders.cache_dir().to_owned())
+        }
+    }
+}
+
 /// Where a store may look.
 #[derive(Debug, Clone)]
 pub struct StoreOptions {
@@ -48,13 +66,7 @@ impl StoreOptions {
         variable: impl Fn(&str) -> Option<String>,
     ) -> Result<Self, AssetError> {
         let get = |name: &str| variable(name).filter(|value| !value.is_empty());
-        let cache = match get("LLMCB_CACHE") {
-            Some(path) => PathBuf::from(path),
-            None => directories::ProjectDirs::from("", "", "llmcb-host")
-                .ok_or(AssetError::NoCache)?
-                .cache_dir()
-                .to_owned(),
-        };
+        let cache = cache_folder_of(&variable)?;
         let hub_home = get("HF_HOME")
             .map(PathBuf::from)
             .or_else(|| get("XDG_CACHE_HOME").map(|caches| Path::new(&caches).join("huggingface")))

@@ -44,7 +44,7 @@ pub struct CompressCommand {
     #[arg(long, value_name = "SPEC")]
     engine: Option<String>,
     /// Format of the checkpoints: dense, gptq, awq, compressed-tensors, compressed-tensors:pack-quantized,
-    /// compressed-tensors:int-quantized, compressed-tensors:sparse-bitmask, compressed-tensors:sparse-24-bitmask, gguf:f16, gguf:q8_0, gguf:q4_1, gguf:q4_0 [default: what the method is known for, where it can hold the result]
+    /// compressed-tensors:int-quantized, compressed-tensors:sparse-bitmask, compressed-tensors:sparse-24-bitmask, gguf:f32, gguf:bf16, gguf:f16, gguf:q8_0, gguf:q4_1, gguf:q4_0 [default: what the method is known for, where it can hold the result]
     #[arg(long, value_name = "FORMAT")]
     format: Option<String>,
     #[command(flatten)]

@@ -66,7 +66,7 @@ pub struct MeasureFlags {
     /// repeatable [default: smollm2-135m-instruct]
     #[arg(long, value_name = "MODEL")]
     pub model: Vec<String>,
-    /// Backend that runs the models, with its options; repeatable [default: candle]
+    /// Backends that run the models, each with its options: candle,llama-cpp:weights=f32; repeatable [default: candle]
     #[arg(long, value_name = "SPEC")]
     pub backend: Vec<String>,
     #[command(flatten)]

@@ -4,6 +4,7 @@
 //! line or a file it names is wrong, 130 stopped by the user.
 
 mod assets;
+mod backends;
 mod compare;
 mod completions;
 mod compress;
@@ -78,6 +79,7 @@ enum Command {
     Compress(compress::CompressCommand),
     Eval(eval::EvalCommand),
     Plugins(plugins::PluginsCommand),
+    Backends(backends::BackendsCommand),
     Report(report::ReportCommand),
     Compare(compare::CompareCommand),
     Leaderboard(leaderboard::LeaderboardCommand),
@@ -129,6 +131,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Some(Command::Compress(command)) => compress::run(&global, command),
         Some(Command::Eval(command)) => eval::run(&global, command),
         Some(Command::Plugins(command)) => plugins::run(&global, command),
+        Some(Command::Backends(command)) => backends::run(&global, &command),
         Some(Command::Report(command)) => report::run(&command),
         Some(Command::Compare(command)) => compare::run(&command),
         Some(Command::Leaderboard(command)) => leaderboard::run(&command),
@@ -164,6 +167,7 @@ mod tests {
             vec!["eval"],
             vec!["plugins"],
             vec!["plugins", "check"],
+            vec!["backends"],
             vec!["report"],
             vec!["compare"],
             vec!["leaderboard"],

@@ -1,6 +1,6 @@
 //! `plugins`: what there is, what it does, whether it behaves.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use serde_json::json;
 use super::failure::Failure;
 use super::flags::GlobalFlags;
 use super::output;
-use crate::assets::StoreOptions;
+use crate::assets::cache_folder;
 use crate::plugins::check::{self, Verdict};
 use crate::plugins::{CachedDescriptions, Catalog, Refusal, SearchPath, info};
 use crate::report::text_table::TextTable;
@@ -92,10 +92,6 @@ fn describe(file: &Path) -> Result<Descriptor, Refusal> {
     })
 }
 
-fn cache_folder() -> Option<PathBuf> {
-    StoreOptions::from_env(Vec::new()).ok().map(|options| options.cache)
-}
-
 fn search_path(global: &GlobalFlags) -> Result<SearchPath, Failure> {
     SearchPath::of_process(global.plugin.clone(), global.plugin_dir.clone()).map_err(Failure::usage)
 }
@@ -107,7 +103,7 @@ fn search_path(global: &GlobalFlags) -> Result<SearchPath, Failure> {
 pub fn catalog(global: &GlobalFlags) -> Result<Catalog, Failure> {
     let path = search_path(global)?;
     let catalog =
-        path.discover(&CachedDescriptions::new(&describe, cache_folder())).map_err(Failure::usage)?;
+        path.discover(&CachedDescriptions::new(&describe, cache_folder().ok())).map_err(Failure::usage)?;
     if !global.quiet {
         catalog.notes.iter().for_each(|note| output::warning(note));
     }
@@ -173,7 +169,7 @@ fn list(global: &GlobalFlags, json: bool) -> Result<ExitCode, Failure> {
 fn show(global: &GlobalFlags, plugin: &str, json: bool) -> Result<ExitCode, Failure> {
     let (descriptor, file) = if plugin.contains('/') || plugin.ends_with(".so") {
         let file = search_path(global)?.locate(plugin).map_err(Failure::usage)?;
-        let cached = CachedDescriptions::new(&describe, cache_folder());
+        let cached = CachedDescriptions::new(&describe, cache_folder().ok());
         let (_, descriptor) = cached.describe(&file).map_err(Failure::usage)?;
         (descriptor, file)
     } else {

@@ -27,6 +27,11 @@ fn given<T: Clone>(list: &[T]) -> Option<Vec<T>> {
     (!list.is_empty()).then(|| list.to_vec())
 }
 
+/// Backends as flags give them: each in a flag of its own, or separated by commas.
+pub fn backend_lines(specs: &[String]) -> Option<Vec<PluginLine>> {
+    lines(&split_list(specs))
+}
+
 /// Plugins as flags give them.
 pub fn lines(specs: &[String]) -> Option<Vec<PluginLine>> {
     given(specs).map(|specs| specs.into_iter().map(PluginLine::Text).collect())
@@ -50,13 +55,13 @@ pub fn workers(flags: &WorkerFlags) -> SuiteFile {
 /// # Errors
 /// `--tasks` without a task.
 pub fn measured(flags: &MeasureFlags) -> Result<SuiteFile, Failure> {
-    let tasks = given(&split_tasks(&flags.tasks.tasks));
+    let tasks = given(&split_list(&flags.tasks.tasks));
     if tasks.is_none() && !flags.tasks.tasks.is_empty() {
         return Err(Failure::usage("--tasks names no task"));
     }
     Ok(SuiteFile {
         models: given(&flags.model),
-        backends: lines(&flags.backend),
+        backends: backend_lines(&flags.backend),
         tasks,
         limit: flags.tasks.limit.map(|n| usize::try_from(n).unwrap_or(usize::MAX)),
         shots: flags.tasks.shots,
@@ -102,14 +107,18 @@ pub fn resolve(catalog: &Catalog, file: SuiteFile) -> Result<Suite, Failure> {
     };
     let memory_limit =
         file.memory_limit.as_deref().map(|text| quantities::bytes(text).map_err(usage("memory_limit")));
+    let backends = match file.backends.as_deref() {
+        Some([]) | None => backends(catalog, &[])?,
+        Some(lines) => uses(catalog, lines, PluginKind::Backend, &["runner", "engine"])?,
+    };
     Ok(Suite {
         models: file.models.unwrap_or_else(|| vec![DEFAULT_MODEL.to_owned()]),
         methods: uses(catalog, file.methods.as_deref().unwrap_or_default(), PluginKind::Method, &["method"])?,
-        backends: match file.backends.as_deref() {
-            Some([]) | None => backends(catalog, &[])?,
-            Some(lines) => uses(catalog, lines, PluginKind::Backend, &["runner", "engine"])?,
+        engine: match file.engine {
+            Some(line) => Some(engine(catalog, &line)?),
+            None => engine_beside(catalog, &backends),
         },
-        engine: file.engine.map(|line| engine(catalog, &line)).transpose()?,
+        backends,
         format: file.format,
         tasks: match file.tasks {
             None => tasks::default_suite().into_iter().map(str::to_owned).collect(),
@@ -138,7 +147,20 @@ pub fn resolve(catalog: &Catalog, file: SuiteFile) -> Result<Suite, Failure> {
 pub fn backends(catalog: &Catalog, specs: &[String]) -> Result<Vec<PluginUse>, Failure> {
     let default = [DEFAULT_BACKEND.to_owned()];
     let specs = if specs.is_empty() { &default[..] } else { specs };
-    uses(catalog, &lines(specs).unwrap_or_default(), PluginKind::Backend, &["runner", "engine"])
+    uses(catalog, &backend_lines(specs).unwrap_or_default(), PluginKind::Backend, &["runner", "engine"])
+}
+
+/// The embedded backend, as the engine of methods where none of the backends can open models for them.
+fn engine_beside(catalog: &Catalog, backends: &[PluginUse]) -> Option<PluginUse> {
+    let find = |id: &str| {
+        let plugin = catalog.get(id, Some(PluginKind::Backend)).ok()?;
+        plugin.descriptor.options_of("engine").is_some().then_some(plugin)
+    };
+    if backends.iter().any(|one| find(&one.plugin).is_some()) {
+        return None;
+    }
+    let plugin = find(DEFAULT_BACKEND)?;
+    Some(PluginUse::new(DEFAULT_BACKEND, plugin.path.clone()))
 }
 
 /// The backend that opens models for methods.
@@ -253,13 +275,13 @@ fn fit(label: &str) -> String {
         .collect()
 }
 
-/// Tasks as `--tasks` gives them: separated by commas, which may also separate a task's own options.
-pub fn split_tasks(given: &[String]) -> Vec<String> {
+/// Tasks or backends as flags give them: separated by commas, which may also separate the options of one of them.
+pub fn split_list(given: &[String]) -> Vec<String> {
     let mut tasks: Vec<String> = Vec::new();
     for piece in
         given.iter().flat_map(|text| text.split(',')).map(str::trim).filter(|piece| !piece.is_empty())
     {
-        // `mmlu:shots=5,limit=10`: what looks like an option continues the task before it.
+        // `mmlu:shots=5,limit=10`: what looks like an option continues what is before it.
         let option = piece.contains('=') && !piece.contains(':');
         match tasks.last_mut() {
             Some(task) if option && task.contains(':') => {
@@ -316,7 +338,7 @@ mod tests {
 
     #[test]
     fn commas_separate_tasks_and_their_options() {
-        let split = |texts: &[&str]| split_tasks(&texts.iter().map(|t| (*t).to_owned()).collect::<Vec<_>>());
+        let split = |texts: &[&str]| split_list(&texts.iter().map(|t| (*t).to_owned()).collect::<Vec<_>>());
         assert_eq!(split(&["arc_easy,piqa", "mmlu"]), ["arc_easy", "piqa", "mmlu"]);
         assert_eq!(split(&["mmlu:shots=5,limit=10,piqa"]), ["mmlu:shots=5,limit=10", "piqa"]);
         assert_eq!(split(&["wikitext2:seqlen=512, piqa:limit=3"]), ["wikitext2:seqlen=512", "piqa:limit=3"]);

@@ -56,11 +56,11 @@ pub struct RunCommand {
     /// Method with its options, for example gptq:bits=4,group_size=128, or a grid of them, gptq:bits=3|4; repeatable
     #[arg(long, value_name = "SPEC", display_order = 0)]
     method: Vec<String>,
-    /// Backend that opens models for methods [default: the first --backend that can]
+    /// Backend that opens models for methods [default: the first --backend that can, else candle]
     #[arg(long, value_name = "SPEC", display_order = 1)]
     engine: Option<String>,
     /// Format of the checkpoints: dense, gptq, awq, compressed-tensors, compressed-tensors:pack-quantized,
-    /// compressed-tensors:int-quantized, compressed-tensors:sparse-bitmask, compressed-tensors:sparse-24-bitmask, gguf:f16, gguf:q8_0, gguf:q4_1, gguf:q4_0 [default: what the method is known for, where it can hold the result]
+    /// compressed-tensors:int-quantized, compressed-tensors:sparse-bitmask, compressed-tensors:sparse-24-bitmask, gguf:f32, gguf:bf16, gguf:f16, gguf:q8_0, gguf:q4_1, gguf:q4_0 [default: what the method is known for, where it can hold the result]
     #[arg(long, value_name = "FORMAT", display_order = 1)]
     format: Option<String>,
     /// Leave out the dense model

@@ -1,10 +1,16 @@
 //! A first look at a file, without running any of its code.
 
+use std::io::Read;
 use std::path::Path;
 
 use llmcb_plugin_api::abi::header::HEADER_SYMBOL;
 
-use crate::assets::sha256_hex;
+use sha2::{Digest, Sha256};
+
+use crate::assets::hex;
+
+/// What shared objects begin with.
+const ELF: &[u8] = b"\x7fELF";
 
 /// What the bytes of a file say.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,23 +26,44 @@ pub enum Look {
     },
 }
 
-/// Reads a file and says what it is.
+/// Bytes that are looked at at once.
+const PIECE: usize = 1 << 20;
+
+/// Reads a file, piece by piece, and says what it is.
 ///
 /// # Errors
 /// The operating system's, when the file cannot be read.
 pub fn look(path: &Path) -> std::io::Result<Look> {
-    let bytes = std::fs::read(path)?;
-    Ok(look_at(&bytes))
+    look_at(std::fs::File::open(path)?, PIECE)
 }
 
-fn look_at(bytes: &[u8]) -> Look {
-    if !bytes.starts_with(b"\x7fELF") {
-        return Look::NotElf;
+fn look_at(mut file: impl Read, piece: usize) -> std::io::Result<Look> {
+    let needle = HEADER_SYMBOL.as_bytes();
+    let mut hasher = Sha256::new();
+    let (mut begins, mut claims) = (Vec::new(), false);
+    // The end of what was looked at before, in which a name may have begun.
+    let mut held: Vec<u8> = Vec::new();
+    loop {
+        let kept = held.len();
+        let read = file.by_ref().take(piece as u64).read_to_end(&mut held)?;
+        if read == 0 {
+            break;
+        }
+        hasher.update(&held[kept..]);
+        if begins.len() < ELF.len() {
+            begins.extend(held[kept..].iter().take(ELF.len() - begins.len()));
+            if !ELF.starts_with(&begins) {
+                return Ok(Look::NotElf);
+            }
+        }
+        claims = claims || contains(&held, needle);
+        held.drain(..held.len().saturating_sub(needle.len() - 1));
     }
-    if !contains(bytes, HEADER_SYMBOL.as_bytes()) {
-        return Look::Foreign;
-    }
-    Look::Claims { sha256: sha256_hex(bytes) }
+    Ok(match (begins == ELF, claims) {
+        (false, _) => Look::NotElf,
+        (true, false) => Look::Foreign,
+        (true, true) => Look::Claims { sha256: hex(&hasher.finalize()) },
+    })
 }
 
 /// Whether `needle` occurs in `haystack`. Looks for the last byte's candidates in steps of the needle's length
@@ -73,9 +100,14 @@ mod tests {
 
     #[test]
     fn only_shared_objects_that_name_the_header_claim_to_be_plugins() {
-        assert_eq!(look_at(b""), Look::NotElf);
-        assert_eq!(look_at(b"llmcb_plugin_header"), Look::NotElf);
-        assert_eq!(look_at(b"\x7fELF nothing of ours"), Look::Foreign);
-        assert!(matches!(look_at(b"\x7fELF..llmcb_plugin_header\0"), Look::Claims { .. }));
+        for piece in [1, 3, 7, 1000] {
+            let look_at = |bytes: &[u8]| look_at(bytes, piece).unwrap();
+            assert_eq!(look_at(b""), Look::NotElf);
+            assert_eq!(look_at(b"\x7fEL"), Look::NotElf);
+            assert_eq!(look_at(b"llmcb_plugin_header"), Look::NotElf);
+            assert_eq!(look_at(b"\x7fELF nothing of ours"), Look::Foreign);
+            let plugin = b"\x7fELF..llmcb_plugin_header\0";
+            assert_eq!(look_at(plugin), Look::Claims { sha256: crate::assets::sha256_hex(plugin) });
+        }
     }
 }

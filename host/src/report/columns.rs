@@ -118,6 +118,15 @@ pub(super) fn columns(run: &RunResult) -> Vec<Column> {
             });
         }
     }
+    // Where nothing could be timed, its cells say why.
+    let is_timed = run.cells.iter().flat_map(|c| &c.stages).any(|s| s.kind == StageKind::Profile);
+    if is_timed && !columns.iter().any(|c| matches!(c, Column::Speed { .. })) {
+        columns.push(Column::Speed {
+            task: StageKind::Profile.name().to_owned(),
+            metric: "decode_rate".to_owned(),
+            unit: "tokens/s".to_owned(),
+        });
+    }
     // A finished stage without a time was measured on another machine.
     let stages = |kind: StageKind| {
         let mut all = run.cells.iter().flat_map(|c| &c.stages);

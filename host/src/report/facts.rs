@@ -6,6 +6,7 @@ use std::path::Path;
 use llmcb_plugin_api::sdk::ModelInfo;
 use serde::Serialize;
 
+use crate::suite::plan::DENSE;
 use crate::suite::result::{RunResult, StageResult};
 use crate::suite::store::{RESULT, stage_folder};
 
@@ -16,8 +17,19 @@ pub struct Facts {
     pub models: BTreeMap<String, ModelInfo>,
     /// Lines that stages added for readers, each once.
     pub warnings: Vec<String>,
-    /// How speed was measured, where it was.
-    pub timing: Option<String>,
+    /// How each backend computed, by its label.
+    pub arithmetic: BTreeMap<String, Arithmetic>,
+    /// How speed was measured, where it was, by the backend's label.
+    pub timing: BTreeMap<String, String>,
+}
+
+/// How a backend computed.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Arithmetic {
+    /// The library that it ran models in, with its version; empty where that is the plugin itself.
+    pub library: String,
+    /// Precisions, each with the labels of the methods whose results were run in it.
+    pub precisions: BTreeMap<String, Vec<String>>,
 }
 
 impl Facts {
@@ -44,13 +56,23 @@ impl Facts {
         if let Some(info) = stage.model.info.as_ref().filter(|_| original) {
             self.models.entry(stage.model.reference.clone()).or_insert_with(|| info.clone());
         }
+        let backend = stage.backend.as_ref().map(|backend| backend.label.clone()).unwrap_or_default();
+        if let Some(info) = stage.model.info.as_ref().filter(|_| stage.checkpoint.is_none()) {
+            let arithmetic = self.arithmetic.entry(backend.clone()).or_default();
+            arithmetic.library.clone_from(&info.library);
+            let method = stage.method.as_ref().map_or(DENSE, |method| &method.label).to_owned();
+            let methods = arithmetic.precisions.entry(info.compute.clone()).or_default();
+            if !methods.contains(&method) {
+                methods.push(method);
+            }
+        }
         for warning in &stage.warnings {
             if !self.warnings.contains(warning) {
                 self.warnings.push(warning.clone());
             }
         }
         if let Some(profile) = &stage.profile {
-            self.timing.get_or_insert_with(|| profile.raw.how.clone());
+            self.timing.entry(backend).or_insert_with(|| profile.raw.how.clone());
         }
     }
 }

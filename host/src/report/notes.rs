@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::columns::{BETTER, Column, NOISE, SAME, WORSE, metric, short_name, stage_of};
-use super::facts::Facts;
+use super::facts::{Arithmetic, Facts};
 use super::numbers::count;
 use super::seeds;
 use crate::suite::passed_over;
@@ -65,18 +65,10 @@ pub(super) fn note_lines(
             (precision, format) => format!(", weights stored as {precision} ({format})"),
         };
         let coarse = info.source_precision.starts_with('Q') || info.source_precision.starts_with("IQ");
-        // Others than single precision move every number a little: rows of different arithmetic must be told apart.
-        let compute = match info.compute.as_str() {
-            "" | "f32" => String::new(),
-            compute => format!(", computed in {compute}"),
-        };
         let warning = if coarse { ": the dense row is itself quantised" } else { "" };
-        lines.push(format!(
-            "{}: {}{parameters}{precision}{compute}{warning}",
-            short_name(model),
-            info.architecture
-        ));
+        lines.push(format!("{}: {}{parameters}{precision}{warning}", short_name(model), info.architecture));
     }
+    lines.extend(facts.arithmetic.iter().filter_map(|(backend, how)| arithmetic_line(backend, how)));
     for cell in run.cells.iter().filter(|cell| cell.method != DENSE) {
         let Some(info) = cell.checkpoint.as_ref().map(|c| &c.info).filter(|i| !i.format.is_empty()) else {
             continue;
@@ -108,8 +100,10 @@ pub(super) fn note_lines(
         let c = &run.suite.calibration;
         lines.push(format!("calibration: {} windows of {} tokens of {}", c.windows, c.length, c.text));
     }
-    if let Some(how) = &facts.timing {
-        lines.push(format!("speed: {how}"));
+    lines.extend(agreement_lines(run));
+    for (backend, how) in &facts.timing {
+        let of = if facts.timing.len() > 1 { format!(" of {backend}") } else { String::new() };
+        lines.push(format!("speed{of}: {how}"));
     }
     lines.extend(facts.warnings.iter().map(|w| format!("note: {w}")));
     if run.interrupted {
@@ -118,6 +112,57 @@ pub(super) fn note_lines(
         lines.push("this run has not come to its end: it goes on, or was killed; the same command goes on where it was".into());
     }
     lines
+}
+
+/// How far backends agree on what they scored, a line for each backend and task.
+fn agreement_lines(run: &RunResult) -> Vec<String> {
+    let mut lines: BTreeMap<(&str, &str, &str), Vec<String>> = BTreeMap::new();
+    let several = run.suite.models.len() > 1;
+    for cell in &run.cells {
+        for one in &cell.agreement {
+            let model = if several { format!("{} ", short_name(&cell.model)) } else { String::new() };
+            let choices = match one.choices_differ {
+                0 => String::new(),
+                n => format!(", {n} choices differ"),
+            };
+            let words = format!(
+                "{model}{} {} (at most {}{choices})",
+                cell.method,
+                nats(one.mean_difference),
+                nats(one.largest_difference)
+            );
+            lines.entry((&cell.backend, &one.with, &one.task)).or_default().push(words);
+        }
+    }
+    let line = |((backend, with, task), words): ((&str, &str, &str), Vec<String>)| {
+        format!(
+            "log-likelihoods of {backend} and {with} on {task} differ on average by: {}",
+            words.join("; ")
+        )
+    };
+    lines.into_iter().map(line).collect()
+}
+
+/// A difference of log-likelihoods with two digits.
+fn nats(value: f64) -> String {
+    if value == 0.0 || value >= 0.01 { format!("{value:.2}") } else { format!("{value:.1e}") }
+}
+
+/// In what a backend computed. Others than single precision move every number a little: rows of different arithmetic must be told apart.
+fn arithmetic_line(backend: &str, how: &Arithmetic) -> Option<String> {
+    let told = |precision: &&String| !matches!(precision.as_str(), "" | "f32") || !how.library.is_empty();
+    let precisions: Vec<&String> = how.precisions.keys().filter(told).collect();
+    let one = how.precisions.len() == 1;
+    let words = precisions.iter().map(|precision| match one {
+        true => (*precision).clone(),
+        false => format!("{precision} ({})", how.precisions[*precision].join(", ")),
+    });
+    let words = words.collect::<Vec<_>>().join("; ");
+    match (how.library.is_empty(), words.is_empty()) {
+        (true, true) => None,
+        (true, false) => Some(format!("{backend} computed in {words}")),
+        (false, _) => Some(format!("{backend} ran {}: {words}", how.library)),
+    }
 }
 
 /// What overall metrics are over, and which are missing.

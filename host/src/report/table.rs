@@ -117,10 +117,20 @@ pub(crate) mod tests {
     fn other_arithmetic_than_single_precision_is_told() {
         for (compute, told) in [("", false), ("f32", false), ("bf16", true)] {
             let mut facts = facts();
-            facts.models.values_mut().for_each(|info| info.compute = compute.into());
+            let arithmetic = facts.arithmetic.entry("candle".into()).or_default();
+            arithmetic.precisions.insert(compute.into(), vec!["dense".into(), "gptq".into()]);
             let text = render(&sample(), &facts, 160);
-            assert_eq!(text.contains("Q4_1 (gguf), computed in bf16:"), told, "{text}");
+            assert_eq!(text.contains("candle computed in bf16\n"), told, "{text}");
         }
+        let mut facts = facts();
+        let library = facts.arithmetic.entry("llama-cpp".into()).or_default();
+        library.library = "llama.cpp b7".into();
+        library.precisions.insert("f32".into(), vec!["dense".into()]);
+        assert!(render(&sample(), &facts, 160).contains("llama-cpp ran llama.cpp b7: f32\n"));
+        let library = facts.arithmetic.entry("llama-cpp".into()).or_default();
+        library.precisions.insert("q4_1".into(), vec!["gptq".into(), "awq".into()]);
+        let text = render(&sample(), &facts, 160);
+        assert!(text.contains("llama-cpp ran llama.cpp b7: f32 (dense); q4_1 (gptq, awq)\n"), "{text}");
     }
 
     #[test]

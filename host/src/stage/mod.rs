@@ -13,6 +13,7 @@ mod text;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Instant;
 
 use llmcb_plugin_api::loader::{LoadedPlugin, RunnerHandle};
 use llmcb_plugin_api::sdk::{Error, Result};
@@ -40,6 +41,8 @@ struct Loaded {
     threads: usize,
     services: Arc<Services>,
     runner: RunnerHandle,
+    /// Seconds from the start until the model could be run.
+    load_seconds: f64,
 }
 
 /// Runs a stage. Its files are in the order's directory when this returns well.
@@ -73,7 +76,11 @@ pub(crate) fn run(
             let mut outcome = match &order.work {
                 Work::Profile { workload, text, .. } => {
                     usage.phase("timing");
-                    profile::run(order, &mut loaded.runner, &services, workload, text)?
+                    let mut outcome = profile::run(order, &mut loaded.runner, &services, workload, text)?;
+                    if let Some(profile) = &mut outcome.profile {
+                        profile.load_seconds = loaded.load_seconds;
+                    }
+                    outcome
                 }
                 Work::Diverge { .. } => diverge::run(order, &mut loaded.runner, &services, &usage)?,
                 _ => evaluate::run(order, &mut loaded.runner, &services, &usage)?,
@@ -105,6 +112,7 @@ impl Cache {
             self.loaded = None;
             let services = services();
             services.stage_progress(0, 0, "loading the model");
+            let begin = Instant::now();
             let runner = load(&plugin.path)?.open_runner(
                 model,
                 &Value::Object(plugin.options.clone()),
@@ -117,6 +125,7 @@ impl Cache {
                 threads: order.threads,
                 services,
                 runner,
+                load_seconds: begin.elapsed().as_secs_f64(),
             });
         }
         self.loaded.as_mut().ok_or_else(|| Error::failed("no model is loaded"))

@@ -86,6 +86,7 @@ fn reduce(spec: &ProfileSpec, profile: Profile) -> Result<ProfileRecord> {
         decode_tokens_per_second: rate(spec.batch, decode.get("p50")),
         prefill_seconds: prefill,
         decode_step_seconds: decode,
+        load_seconds: 0.0,
         raw: profile,
     })
 }

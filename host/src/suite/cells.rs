@@ -63,6 +63,7 @@ fn cell(suite: &Suite, plan: &Plan, states: &[State], place: Place) -> Cell {
         stages: Vec::new(),
         metrics: Vec::new(),
         paired: Vec::new(),
+        agreement: Vec::new(),
         checkpoint: None,
         weight_bytes: 0,
         macs: None,

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use llmcb_plugin_api::sdk::{Descriptor, PluginKind};
+use llmcb_plugin_api::sdk::{Descriptor, LibraryStatus, PluginKind};
 use serde_json::{Map, Value};
 
 use super::format;
@@ -37,6 +37,8 @@ pub struct PluginFact {
     pub sha256: String,
     /// Complete options of each of its roles.
     pub options: BTreeMap<String, Map<String, Value>>,
+    /// The library that its runner needs, where that is installed apart.
+    pub library: Option<LibraryStatus>,
 }
 
 /// A task whose data are at hand.
@@ -328,7 +330,17 @@ fn plugin(
             _ => return Err(place(&format!("its {role} completes options to something that is no object"))),
         };
     }
-    Ok(PluginFact { descriptor, sha256, options })
+    let library = match options.get("runner").filter(|_| descriptor.library.is_some()) {
+        None => None,
+        Some(options) => {
+            let options = Value::Object(options.clone());
+            match ask(Request::FindLibrary { path: one.path.clone(), options })? {
+                Answer::Library(status) => status.map(|status| *status),
+                other => return Err(place(&other.unexpected())),
+            }
+        }
+    };
+    Ok(PluginFact { descriptor, sha256, options, library })
 }
 
 /// Gives each role those of a plugin's options that it knows; what no role knows is an error.

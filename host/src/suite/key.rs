@@ -24,6 +24,9 @@ pub struct PluginPart {
     pub sha256: String,
     /// Complete options.
     pub options: Map<String, Value>,
+    /// Version and build of the library that a runner needs, where that is installed apart.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub library: Option<String>,
 }
 
 /// Calibration, as far as it decides a result.

@@ -1,5 +1,6 @@
 //! From a suite to results: facts, plan, content keys, store, executor.
 
+mod agreement;
 mod cells;
 pub mod comparison;
 pub mod estimate;

@@ -58,6 +58,9 @@ fn part(plugin: &PluginFact, role: &str) -> PluginPart {
     PluginPart {
         sha256: plugin.sha256.clone(),
         options: plugin.options.get(role).cloned().unwrap_or_default(),
+        library: plugin.library.as_ref().filter(|_| role == "runner").map(|library| {
+            format!("{} {} {}", library.name, library.version.as_deref().unwrap_or_default(), library.build)
+        }),
     }
 }
 
@@ -208,6 +211,9 @@ impl Planner<'_> {
                 Status::Skipped,
                 format!("backend {label} has no runner role: it opens models for methods only"),
             ));
+        }
+        if let Some(missing) = fact.library.as_ref().and_then(|library| library.missing.as_ref()) {
+            return Err((Status::Skipped, missing.clone()));
         }
         let model = match needs.map(|n| &self.stages[n]) {
             None => self.facts.models[model].as_ref().map_err(|e| failed(e))?.sha256.clone(),

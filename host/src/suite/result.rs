@@ -136,6 +136,8 @@ pub struct ProfileRecord {
     pub prefill_seconds: BTreeMap<String, f64>,
     /// Seconds of a decoding step: percentile to value.
     pub decode_step_seconds: BTreeMap<String, f64>,
+    /// Seconds from the start of the backend until the model could be run: starting its library, and loading.
+    pub load_seconds: f64,
     /// What was measured, every repetition.
     #[schemars(with = "Map<String, Value>")]
     pub raw: Profile,
@@ -303,6 +305,23 @@ pub struct PairedRecord {
     pub paired: Paired,
 }
 
+/// How far a backend agrees with the run's first one on a task: the same checkpoint, the same items.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct AgreementRecord {
+    /// The task as the suite names it.
+    pub task: String,
+    /// Label of the other backend.
+    pub with: String,
+    /// How many log-likelihoods were compared: of each choice of a question, or of a window of a text.
+    pub log_likelihoods: usize,
+    /// By how much they differ on average, in nats.
+    pub mean_difference: f64,
+    /// By how much at most, in nats.
+    pub largest_difference: f64,
+    /// Questions whose likeliest choice differs.
+    pub choices_differ: usize,
+}
+
 /// One model with one method (or none) on one backend.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Cell {
@@ -323,6 +342,9 @@ pub struct Cell {
     /// Each of its metrics against the dense model's on the same items, where both were measured.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub paired: Vec<PairedRecord>,
+    /// How far its log-likelihoods agree with those of the run's first backend.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub agreement: Vec<AgreementRecord>,
     /// What the method's checkpoint is.
     #[serde(default)]
     pub checkpoint: Option<CheckpointRecord>,

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use llmcb_plugin_api::abi::{ABI_MAJOR, ABI_MINOR};
 
+use super::agreement::Agreements;
 use super::cells::cells;
 use super::estimate::{Amount, Estimator, History, Timing};
 use super::facts::{self, Absent, Facts, PluginFact};
@@ -187,6 +188,7 @@ pub fn run_with(
         started,
         started_unix,
         pairs: Pairs::default(),
+        agreements: Agreements::default(),
         history: History::read(&data.options().cache),
     };
     let reused = runner.states.iter().filter(|s| s.summary.reused).count();
@@ -244,6 +246,7 @@ struct Runner<'a> {
     started: Instant,
     started_unix: f64,
     pairs: Pairs,
+    agreements: Agreements,
     history: History,
 }
 
@@ -514,6 +517,9 @@ impl Runner<'_> {
     fn save(&self, last: bool, on_event: &mut dyn FnMut(Event<'_>)) -> Result<RunResult, SuiteError> {
         let mut cells = cells(self.suite, self.plan, &self.states);
         let faults = self.pairs.fill(self.store.root(), &mut cells);
+        if let Some(first) = self.suite.backends.first() {
+            self.agreements.fill(self.store.root(), &first.label, &mut cells);
+        }
         let overall = overall(self.suite, &cells, &self.pairs);
         if last {
             for message in &faults {

@@ -29,6 +29,7 @@ fn method(id: &str, calibrates: bool) -> PluginFact {
         descriptor,
         sha256: format!("sha of {id}"),
         options: BTreeMap::from([("method".into(), object(json!({ "bits": 4 })))]),
+        library: None,
     }
 }
 
@@ -39,6 +40,7 @@ fn backend(id: &str, roles: &[&str]) -> PluginFact {
         descriptor,
         sha256: format!("sha of {id}"),
         options: roles.iter().map(|r| ((*r).into(), object(json!({ "device": "cpu" })))).collect(),
+        library: None,
     }
 }
 
@@ -255,7 +257,11 @@ fn a_key_changes_with_what_decides_the_result_and_with_nothing_else() {
 
 #[test]
 fn a_key_is_the_same_on_every_machine_and_day() {
-    let part = |name: &str| PluginPart { sha256: name.into(), options: object(json!({ "b": 1, "a": 0.1 })) };
+    let part = |name: &str| PluginPart {
+        sha256: name.into(),
+        options: object(json!({ "b": 1, "a": 0.1 })),
+        library: None,
+    };
     let inputs = Inputs::Compress {
         model: "m".into(),
         engine: part("e"),
@@ -560,6 +566,7 @@ fn exit_codes() {
     let code = |status, interrupted, problems: &[&str]| {
         let cell = Cell {
             paired: Vec::new(),
+            agreement: Vec::new(),
             model: String::new(),
             method: String::new(),
             backend: String::new(),

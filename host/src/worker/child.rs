@@ -11,7 +11,7 @@ use llmcb_plugin_api::loader::LoadedPlugin;
 use llmcb_plugin_api::sdk::{Error, ErrorKind};
 
 use super::protocol::{Event, Failure, PROTOCOL_VERSION, Request};
-use super::services::EventSink;
+use super::services::{EventSink, Services};
 use crate::stage;
 
 /// Environment variable by which the host tells a worker its own process id.
@@ -136,6 +136,15 @@ fn answer(
         Request::Normalize { path, role, options } => load(&path)
             .and_then(|plugin| plugin.normalize_options(&role, &options))
             .map(|options| Event::Normalized { options }),
+        Request::FindLibrary { path, options } => load(&path)
+            .and_then(|plugin| plugin.find_library(&options))
+            .map(|status| Event::Library { status: status.map(Box::new) }),
+        Request::SetUpLibrary { path, options, threads } => {
+            let services = Services::new(events.clone(), Arc::clone(cancelled), 0, threads);
+            load(&path)
+                .and_then(|plugin| plugin.set_up_library(&options, Arc::new(services)))
+                .map(|status| Event::Library { status: Some(Box::new(status)) })
+        }
         Request::Check { path, name } => Ok(Event::Checked { outcome: stage::check::run(&path, &name) }),
         Request::Stage(order) => stage::run(&order, events, cancelled, cache)
             .map(|outcome| Event::Done { outcome: Box::new(outcome) }),

@@ -10,6 +10,7 @@ mod oom;
 pub mod protocol;
 mod services;
 mod supervisor;
+mod tree;
 mod usage;
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use llmcb_plugin_api::sdk::{Descriptor, ModelInfo};
+use llmcb_plugin_api::sdk::{Descriptor, LibraryStatus, ModelInfo};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -35,6 +35,22 @@ pub enum Request {
         role: String,
         /// The options, an object.
         options: Value,
+    },
+    /// Look for the library that a backend's runner needs.
+    FindLibrary {
+        /// The shared object.
+        path: PathBuf,
+        /// Complete options of the runner.
+        options: Value,
+    },
+    /// Install that library.
+    SetUpLibrary {
+        /// The shared object.
+        path: PathBuf,
+        /// Complete options of the runner.
+        options: Value,
+        /// Threads to keep busy.
+        threads: usize,
     },
     /// Run a conformance check.
     Check {
@@ -236,6 +252,11 @@ pub enum Event {
     Normalized {
         /// The complete options.
         options: Value,
+    },
+    /// Ends [`Request::FindLibrary`] and [`Request::SetUpLibrary`].
+    Library {
+        /// What is there; nothing where none is needed.
+        status: Option<Box<LibraryStatus>>,
     },
     /// Ends [`Request::Check`].
     Checked {

@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use llmcb_plugin_api::sdk::Descriptor;
+use llmcb_plugin_api::sdk::{Descriptor, LIBRARIES_VARIABLE, LibraryStatus};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 use serde_json::Value;
 
@@ -19,7 +19,7 @@ use super::death::{Death, Evidence, KilledBecause};
 use super::interrupt::Interrupt;
 use super::oom::OomKills;
 use super::protocol::{Event, Failure, PROTOCOL_VERSION, Request, StageOutcome};
-use super::usage::status_bytes;
+use super::tree::resident_bytes;
 use crate::stage::check::Outcome as CheckOutcome;
 
 /// A line longer than this is no event: descriptors and results are far smaller.
@@ -42,7 +42,7 @@ pub struct WorkerOptions {
     pub threads: usize,
     /// A request during which no event came for so long is taken for hung; `None`: never.
     pub hang_limit: Option<Duration>,
-    /// A worker whose resident memory grows beyond this is killed.
+    /// A worker whose resident memory, with that of all it has started, grows beyond this is killed.
     pub memory_limit_bytes: Option<u64>,
 }
 
@@ -96,6 +96,8 @@ pub enum Answer {
     Described(Box<Descriptor>),
     /// To `Normalize`.
     Normalized(Value),
+    /// To `FindLibrary` and `SetUpLibrary`.
+    Library(Option<Box<LibraryStatus>>),
     /// To `Check`.
     Checked(CheckOutcome),
     /// To `Stage`.
@@ -188,6 +190,14 @@ fn read_chatter(mut stderr: impl Read, chatter: &Mutex<Chatter>) {
     }
 }
 
+/// The folder below which backends keep the libraries that they install: the user's, else one of the cache's.
+fn libraries_folder() -> Option<PathBuf> {
+    match std::env::var_os(LIBRARIES_VARIABLE) {
+        Some(folder) if !folder.is_empty() => Some(PathBuf::from(folder)),
+        _ => Some(crate::assets::cache_folder().ok()?.join("backends")),
+    }
+}
+
 impl Supervisor {
     /// Starts a worker and waits until it has said which protocol it speaks.
     ///
@@ -210,6 +220,7 @@ impl Supervisor {
             command.env(variable, threads.to_string());
         }
         let mut child = command
+            .envs(libraries_folder().map(|folder| (LIBRARIES_VARIABLE, folder)))
             .env(PARENT_VARIABLE, std::process::id().to_string())
             .env("TOKENIZERS_PARALLELISM", if threads > 1 { "true" } else { "false" })
             .stdin(Stdio::piped())
@@ -319,6 +330,7 @@ impl Supervisor {
                         Event::Progress { .. } | Event::Log { .. } => on_event(&event),
                         Event::Described { descriptor } => return Ok(Answer::Described(descriptor)),
                         Event::Normalized { options } => return Ok(Answer::Normalized(options)),
+                        Event::Library { status } => return Ok(Answer::Library(status)),
                         Event::Checked { outcome } => return Ok(Answer::Checked(outcome)),
                         Event::Done { outcome } => return Ok(Answer::Done(outcome)),
                         Event::Failed { kind, message } => return Err(WorkerError::Failed { kind, message }),
@@ -339,7 +351,7 @@ impl Supervisor {
                 return Err(self.kill_because(KilledBecause::Hung { seconds: limit.as_secs() }).into());
             }
             if let Some(limit) = self.options.memory_limit_bytes
-                && let Some(resident) = status_bytes(&self.child.id().to_string(), "VmRSS")
+                && let Some(resident) = resident_bytes(self.child.id())
                 && resident > limit
             {
                 return Err(self.kill_because(KilledBecause::MemoryLimit { resident, limit }).into());

@@ -7,6 +7,8 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+use super::tree::Peak;
+
 /// Processor seconds of this process so far, user and system, all threads.
 pub(super) fn cpu_seconds() -> f64 {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
@@ -67,6 +69,7 @@ pub(crate) struct Usage {
     before: Attempts,
     started: Instant,
     cpu_at_start: f64,
+    tree: Peak,
     phases: RefCell<Phases>,
 }
 
@@ -79,7 +82,14 @@ impl Usage {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64());
         let before = before.unwrap_or(Attempts { started_unix: now, ..Attempts::default() });
         let phases = RefCell::new(Phases { over: before.phases.clone(), now: None });
-        Usage { file, before, started: Instant::now(), cpu_at_start: cpu_seconds(), phases }
+        Usage {
+            file,
+            before,
+            started: Instant::now(),
+            cpu_at_start: cpu_seconds(),
+            tree: Peak::watch(),
+            phases,
+        }
     }
 
     /// Ends the phase that goes on and begins another.
@@ -94,7 +104,7 @@ impl Usage {
             started_unix: self.before.started_unix,
             wall_seconds: self.before.wall_seconds + self.started.elapsed().as_secs_f64(),
             cpu_seconds: self.before.cpu_seconds + (cpu_seconds() - self.cpu_at_start).max(0.0),
-            peak_memory_bytes: self.before.peak_memory_bytes.max(peak_memory_bytes()),
+            peak_memory_bytes: self.before.peak_memory_bytes.max(peak_memory_bytes()).max(self.tree.bytes()),
             attempts: self.before.attempts + 1,
             phases: self.phases.borrow().so_far(),
         }

@@ -29,4 +29,4 @@ pub mod tensor;
 /// ABI major version: host and plugin must have the same.
 pub const ABI_MAJOR: u32 = 1;
 /// ABI minor version: a host accepts plugins of its own minor version and of older ones.
-pub const ABI_MINOR: u32 = 1;
+pub const ABI_MINOR: u32 = 2;

@@ -31,6 +31,12 @@ pub struct PluginRoot {
     #[sabi(last_prefix_field)]
     pub open_runner:
         extern "C" fn(model: RStr<'_>, options: RStr<'_>, host: AbiHostArc) -> AbiResult<AbiRunnerBox>,
+    /// Looks for the library that a backend runs models in, with the runner's complete options: JSON of `LibraryStatus`. Since ABI 1.2.
+    #[sabi(missing_field(option))]
+    pub find_library: extern "C" fn(options: RStr<'_>) -> AbiResult<RString>,
+    /// Installs that library for the user: JSON of `LibraryStatus`. Since ABI 1.2.
+    #[sabi(missing_field(option))]
+    pub set_up_library: extern "C" fn(options: RStr<'_>, host: AbiHostArc) -> AbiResult<RString>,
 }
 
 impl RootModule for PluginRootRef {

@@ -17,7 +17,7 @@ pub use handles::{EngineHandle, MethodHandle, RunnerHandle};
 use crate::abi::header::{HEADER_SYMBOL, MAGIC, PluginHeader};
 use crate::abi::root::PluginRootRef;
 use crate::abi::{ABI_MAJOR, ABI_MINOR};
-use crate::sdk::{Descriptor, HostServices, Result};
+use crate::sdk::{Descriptor, Error, HostServices, LibraryStatus, Result};
 
 /// Why a file is not a usable plugin. Each message is one line; [`LoadError::details`] has the rest.
 #[derive(Debug, thiserror::Error)]
@@ -199,6 +199,31 @@ impl LoadedPlugin {
         let text =
             self.root.normalize_options()(role.into(), options.to_string().as_str().into()).into_result()?;
         handles::from_json("options", &text)
+    }
+
+    /// Looks for the library that the runner needs, with the runner's complete options; nothing where it needs none.
+    pub fn find_library(&self, options: &serde_json::Value) -> Result<Option<LibraryStatus>> {
+        let Some(find) = self.root.find_library().filter(|_| self.descriptor.library.is_some()) else {
+            return Ok(None);
+        };
+        let text = find(options.to_string().as_str().into()).into_result()?;
+        handles::from_json("library", &text).map(Some)
+    }
+
+    /// Installs the library that the runner needs.
+    pub fn set_up_library(
+        &self,
+        options: &serde_json::Value,
+        host: Arc<dyn HostServices>,
+    ) -> Result<LibraryStatus> {
+        let Some(set_up) = self.root.set_up_library().filter(|_| self.descriptor.library.is_some()) else {
+            return Err(Error::unsupported(format!(
+                "backend {} needs no library besides itself",
+                self.descriptor.id
+            )));
+        };
+        let text = set_up(options.to_string().as_str().into(), handles::services(host)).into_result()?;
+        handles::from_json("library", &text)
     }
 
     /// Makes an instance of the method.

@@ -88,6 +88,9 @@ pub struct Descriptor {
     /// weights do not fit.
     #[serde(default)]
     pub streams_weights: bool,
+    /// Of a backend: the library that it runs models in, where that is installed apart from the plugin; the SDK fills this in.
+    #[serde(default)]
+    pub library: Option<String>,
     /// Roles with their options; the SDK fills this in.
     #[serde(default)]
     pub roles: Vec<RoleDescriptor>,
@@ -108,6 +111,7 @@ impl Descriptor {
             needs: Needs { devices: vec!["cpu".into()], ..Needs::default() },
             formats: vec!["dense".into()],
             streams_weights: false,
+            library: None,
             roles: Vec::new(),
         }
     }

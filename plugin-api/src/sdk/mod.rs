@@ -7,6 +7,7 @@ mod engine;
 mod error;
 mod gradients;
 mod host;
+mod library;
 mod method;
 mod model;
 mod quantized;
@@ -22,6 +23,7 @@ pub use engine::Engine;
 pub use error::{Error, ErrorKind, Result};
 pub use gradients::{GradientRequest, Gradients, LossGradient, ModelGradients};
 pub use host::{Host, HostServices, LogLevel};
+pub use library::{LIBRARIES_VARIABLE, Library, LibraryStatus, libraries_folder};
 pub use method::Method;
 pub use model::{
     AttentionCost, Axis, BlockInfo, BlockInputs, CalibrationPlan, CheckpointInfo, FedBy, KEYS, Linear,

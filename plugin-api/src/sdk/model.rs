@@ -28,6 +28,9 @@ pub struct ModelInfo {
     pub bytes_on_disk: u64,
     /// Precision of the arithmetic, for example `f32`.
     pub compute: String,
+    /// The library that runs it, with its version, where that is not the plugin itself.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub library: String,
     /// Device it runs on, for example `cpu`.
     pub device: String,
     /// Token to put before an empty context: beginning of sequence, else end of sequence.

@@ -55,12 +55,22 @@ pub fn quantize(kind: GgmlType, values: &[f32]) -> Option<Vec<u8>> {
     Some(out)
 }
 
-/// Encodes integer codes so that every value is exactly what it was, where the grid allows: scales (and minima) must be exact in half
-/// precision, groups must be whole blocks, and codes must lie within the type's. Else says which of these does not hold.
+/// Integer codes as blocks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Converted {
+    /// The blocks.
+    pub bytes: Vec<u8>,
+    /// Whether every value is exactly what it was; else scales or minima were rounded to half precision, which moves values by up to one part
+    /// in 2048 of them.
+    pub exact: bool,
+}
+
+/// Encodes integer codes as they are, where the grid allows: groups must be whole blocks, and codes must lie within the type's. Else says which
+/// of these does not hold.
 ///
 /// # Errors
 /// The reason, in words.
-pub fn convert(kind: GgmlType, matrix: &IntegerMatrix) -> Result<Vec<u8>, String> {
+pub fn convert(kind: GgmlType, matrix: &IntegerMatrix) -> Result<Converted, String> {
     let IntegerMatrix { columns, group_size, .. } = *matrix;
     if !columns.is_multiple_of(BLOCK) || group_size.is_some_and(|size| !size.is_multiple_of(BLOCK)) {
         return Err(format!("groups are no whole blocks of {BLOCK}"));
@@ -69,16 +79,22 @@ pub fn convert(kind: GgmlType, matrix: &IntegerMatrix) -> Result<Vec<u8>, String
         return Err("groups are out of the order of the columns".to_owned());
     }
     let groups = matrix.groups();
-    let exact = |v: f32| {
+    let mut exact = true;
+    let mut half = |v: f32, what: &str| {
         let half = f16::from_f32(v);
-        (half.to_f32() == v).then(|| half.to_le_bytes())
+        exact &= half.to_f32() == v;
+        if half.is_finite() {
+            Ok(half.to_le_bytes())
+        } else {
+            Err(format!("a {what} is beyond half precision"))
+        }
     };
     let mut out = Vec::with_capacity(matrix.codes.len() / BLOCK * kind.type_size());
     for (row, codes) in matrix.codes.chunks_exact(columns).enumerate() {
         for (b, block) in codes.as_chunks::<BLOCK>().0.iter().enumerate() {
             let at = row * groups + group_size.map_or(0, |size| b * BLOCK / size);
             let (scale, zero) = (matrix.scales[at], matrix.zeros[at]);
-            out.extend(exact(scale).ok_or("a scale is not exact in half precision")?);
+            out.extend(half(scale, "scale")?);
             let shifted = |by: f32, low: f32, high: f32| {
                 let mut all = [0f32; BLOCK];
                 for (out, code) in all.iter_mut().zip(block) {
@@ -92,7 +108,7 @@ pub fn convert(kind: GgmlType, matrix: &IntegerMatrix) -> Result<Vec<u8>, String
             match kind {
                 GgmlType::Q4_0 => nibbles(&shifted(8.0, 0.0, 15.0)?.map(|q| q as u8), &mut out),
                 GgmlType::Q4_1 => {
-                    out.extend(exact(-(scale * zero)).ok_or("a minimum is not exact in half precision")?);
+                    out.extend(half(-(scale * zero), "minimum")?);
                     nibbles(&shifted(zero, 0.0, 15.0)?.map(|q| q as u8), &mut out);
                 }
                 GgmlType::Q8_0 => out.extend(shifted(0.0, -128.0, 127.0)?.map(|q| q as i8 as u8)),
@@ -100,7 +116,7 @@ pub fn convert(kind: GgmlType, matrix: &IntegerMatrix) -> Result<Vec<u8>, String
             }
         }
     }
-    Ok(out)
+    Ok(Converted { bytes: out, exact })
 }
 
 #[cfg(test)]
@@ -148,7 +164,8 @@ mod tests {
             (GgmlType::Q8_0, 4, 3.0, Some(128)),
         ] {
             let matrix = matrix(bits, zero, group);
-            let bytes = convert(kind, &matrix).unwrap();
+            let Converted { bytes, exact } = convert(kind, &matrix).unwrap();
+            assert!(exact);
             for (at, want) in matrix.dequantize().into_iter().enumerate() {
                 assert_eq!(value(kind, &bytes, at), want, "{} {bits} {group:?}", kind.name());
             }
@@ -165,12 +182,26 @@ mod tests {
         says(GgmlType::Q4_0, &matrix(8, 128.0, Some(32)), "beyond the range of Q4_0");
         says(GgmlType::Q8_0, &matrix(4, 8.0, Some(48)), "no whole blocks");
         says(GgmlType::Q8_0, &matrix(4, 7.5, Some(32)), "beyond the range");
-        let mut fine = matrix(4, 8.0, Some(32));
-        fine.scales[0] = 0.1;
-        says(GgmlType::Q4_0, &fine, "scale is not exact");
+        let mut huge = matrix(4, 8.0, Some(32));
+        huge.scales[0] = 1e6;
+        says(GgmlType::Q4_0, &huge, "scale is beyond half precision");
         let mut shuffled = matrix(4, 8.0, Some(32));
         shuffled.group_index = Some((0..128).rev().map(|c| c / 32).collect());
         says(GgmlType::Q4_0, &shuffled, "out of the order");
+    }
+
+    #[test]
+    fn grids_are_rounded_to_half_precision_and_codes_are_kept() {
+        for (kind, zero) in [(GgmlType::Q4_0, 8.0), (GgmlType::Q4_1, 5.0), (GgmlType::Q8_0, 3.0)] {
+            let mut fine = matrix(4, zero, Some(32));
+            fine.scales.iter_mut().for_each(|scale| *scale *= 1.0 + 1.0 / 3000.0);
+            let Converted { bytes, exact } = convert(kind, &fine).unwrap();
+            assert!(!exact);
+            for (at, want) in fine.dequantize().into_iter().enumerate() {
+                let (got, scale) = (value(kind, &bytes, at), fine.scales[at / 32]);
+                assert!((got - want).abs() <= 16.0 * scale / 2048.0, "{}: {got} for {want}", kind.name());
+            }
+        }
     }
 
     #[test]

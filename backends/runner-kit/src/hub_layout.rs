@@ -1,0 +1,38 @@
+//! A checkpoint as a directory in the Hugging Face layout.
+
+use std::path::{Path, PathBuf};
+
+use llmcb_plugin_api::sdk::Result;
+use llmcb_transformer::{CheckpointOptions, CheckpointWriter, StorageType};
+use tempfile::TempDir;
+
+use crate::checkpoint::{Checkpoint, translate};
+use crate::install::scratch;
+
+/// A directory to load. One that was written for this purpose goes when this is dropped.
+pub struct HubLayout {
+    /// The directory.
+    pub directory: PathBuf,
+    /// Whether it was written for this purpose.
+    pub written: bool,
+    _folder: Option<TempDir>,
+}
+
+/// The checkpoint's own directory, or, of a GGUF, one with its weights as numbers of type `storage`.
+///
+/// # Errors
+/// It cannot be written.
+pub fn hub_layout(checkpoint: &Checkpoint, path: &Path, storage: StorageType) -> Result<HubLayout> {
+    if checkpoint.info.source_format != "gguf" {
+        return Ok(HubLayout { directory: path.to_owned(), written: false, _folder: None });
+    }
+    let folder = scratch()?;
+    let model = &checkpoint.model;
+    let options = CheckpointOptions { storage, block_storage: storage, ..CheckpointOptions::default() };
+    let mut writer = CheckpointWriter::create(folder.path(), model, options).map_err(translate)?;
+    for index in 0..model.block_count() {
+        writer.write_block(index, &model.block(index).map_err(translate)?).map_err(translate)?;
+    }
+    writer.finish().map_err(translate)?;
+    Ok(HubLayout { directory: folder.path().to_owned(), written: true, _folder: Some(folder) })
+}

@@ -1,0 +1,16 @@
+//! What runners of inference libraries share.
+//!
+//! A library knows neither our tokenizers nor our checkpoints' formats, and is installed apart from the plugin. So a [`Checkpoint`] gives the same
+//! tokens and the same description of a model whichever library runs it, [`fit`] cuts requests to a model's context in one way for all, and
+//! [`install`], [`process`] and [`server`] start what is not ours so that it ends with us, and [`http`] speaks with it.
+
+pub mod checkpoint;
+pub mod fit;
+pub mod http;
+pub mod hub_layout;
+pub mod install;
+pub mod likelihood;
+pub mod process;
+pub mod server;
+
+pub use checkpoint::{Checkpoint, translate};

@@ -1,0 +1,337 @@
+//! The runner.
+
+use std::path::Path;
+use std::sync::mpsc::channel;
+use std::time::{Duration, Instant};
+
+use llmcb_plugin_api::sdk::{
+    Error, Host, Library, ModelInfo, Profile, Result, Runner, Score, ScoreRequest, Timing, Workload,
+    libraries_folder,
+};
+use llmcb_runner_kit::fit::{Fitted, fit};
+use llmcb_runner_kit::hub_layout::{HubLayout, hub_layout};
+use llmcb_runner_kit::server::{Plan, Server, free_port, random_key};
+use llmcb_runner_kit::{Checkpoint, translate};
+use llmcb_transformer::{LoadOptions, Model, Precision, StorageType};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::answers::{choices, score, token_ids};
+use crate::library::{Vllm, executable};
+use crate::serve::{self, MODEL, Place};
+
+const COMPLETIONS: &str = "/v1/completions";
+/// Prompts that are sent at once.
+const TOGETHER: usize = 64;
+
+/// Where vLLM runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Device {
+    /// On the processor.
+    #[default]
+    Cpu,
+    /// On NVIDIA GPUs.
+    Cuda,
+}
+
+/// Type of numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Dtype {
+    /// `bfloat16` on the CPU, vLLM's own choice elsewhere.
+    #[default]
+    Auto,
+    /// Single precision.
+    Float32,
+    /// bfloat16.
+    Bfloat16,
+    /// Half precision.
+    Float16,
+}
+
+/// Options of the runner.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RunnerOptions {
+    /// The executable `vllm` of an installation of yours, in place of the one that `backends setup vllm` makes.
+    pub executable: String,
+    /// Where vLLM runs.
+    pub device: Device,
+    /// Type of numbers.
+    pub dtype: Dtype,
+    /// Longest sequence; 0: the model's own limit.
+    pub max_model_len: usize,
+    /// GPUs, or processes, that share each layer.
+    #[schemars(range(min = 1))]
+    pub tensor_parallel_size: usize,
+    /// GPUs, or processes, that share the layers out among them.
+    #[schemars(range(min = 1))]
+    pub pipeline_parallel_size: usize,
+    /// Leave out compilation: starts sooner, runs slower.
+    pub enforce_eager: bool,
+    /// On the CPU, memory for keys and values in GiB.
+    #[schemars(range(min = 1))]
+    pub cache_gib: usize,
+    /// On the CPU, round inputs of 4-bit weights to 8 bits, as vLLM does by itself.
+    pub w4a8: bool,
+    /// Seconds that it may take to start.
+    #[schemars(range(min = 1))]
+    pub start_limit: u64,
+    /// Seconds that a request may take.
+    #[schemars(range(min = 1))]
+    pub request_limit: u64,
+    /// Further arguments of `vllm serve`, separated by spaces.
+    pub arguments: String,
+}
+
+impl Default for RunnerOptions {
+    fn default() -> Self {
+        RunnerOptions {
+            executable: String::new(),
+            device: Device::default(),
+            dtype: Dtype::default(),
+            max_model_len: 0,
+            tensor_parallel_size: 1,
+            pipeline_parallel_size: 1,
+            enforce_eager: false,
+            cache_gib: 2,
+            w4a8: true,
+            start_limit: 900,
+            request_limit: 600,
+            arguments: String::new(),
+        }
+    }
+}
+
+/// vLLM with a model.
+pub struct VllmRunner {
+    server: Server,
+    checkpoint: Checkpoint,
+    /// Longest sequence that can be scored.
+    limit: usize,
+    host: Host,
+    _layout: HubLayout,
+}
+
+/// How vLLM computes with a checkpoint, for people.
+fn arithmetic(checkpoint: &Checkpoint, options: &RunnerOptions) -> String {
+    let config = checkpoint.model.original_config();
+    let quantisation = &config["quantization_config"];
+    let method = quantisation["quant_method"].as_str().unwrap_or_default();
+    let mut words = vec![serve::dtype(options).to_owned()];
+    if !method.is_empty() {
+        words.push(method.to_owned());
+    }
+    let precision = checkpoint.info.source_precision.as_str();
+    if precision == "INT4" && options.device == Device::Cpu && options.w4a8 {
+        words.push("inputs of 4-bit weights rounded to 8 bits".to_owned());
+    }
+    words.join(", ")
+}
+
+/// What vLLM cannot load is no failure of the run's.
+fn refused(error: Error) -> Error {
+    let says = |words: &str| error.message().contains(words);
+    if says("Unsupported quantization config") && says("sym=False") {
+        return Error::unsupported(
+            "vLLM runs GPTQ weights on symmetric grids only: compress with symmetric=true, or store with --format compressed-tensors",
+        );
+    }
+    let known =
+        ["Unsupported quantization config", "Unknown quantization method", "are not supported for now"];
+    match known.into_iter().any(says) {
+        true => Error::unsupported(error.message().to_owned()),
+        false => error,
+    }
+}
+
+impl VllmRunner {
+    fn post(&mut self, body: &Value) -> Result<Value> {
+        let answer = self.server.client().post(COMPLETIONS, body);
+        answer.map_err(|error| self.server.explain(error))
+    }
+
+    /// Runs a workload once: a stream for each prompt, all at the same time.
+    fn time(&mut self, workload: &Workload) -> Result<Timing> {
+        let (sender, arrivals) = channel();
+        let begin = Instant::now();
+        let new_tokens = workload.new_tokens.max(1) as usize;
+        let client = self.server.client();
+        let outcome: Result<()> = std::thread::scope(|scope| {
+            let streams: Vec<_> = workload
+                .prompts
+                .iter()
+                .map(|prompt| {
+                    let (client, sender) = (client.clone(), sender.clone());
+                    scope.spawn(move || {
+                        let body = json!({
+                            "model": MODEL, "prompt": prompt, "max_tokens": new_tokens, "min_tokens": new_tokens, "temperature": 0,
+                            "ignore_eos": true, "stream": true, "return_token_ids": true,
+                        });
+                        let mut count = 0;
+                        client.stream(COMPLETIONS, &body, |event| {
+                            let now = begin.elapsed().as_secs_f64();
+                            for choice in event["choices"].as_array().into_iter().flatten() {
+                                for _ in token_ids(choice)? {
+                                    let _ = sender.send((count, now));
+                                    count += 1;
+                                }
+                            }
+                            Ok(())
+                        })?;
+                        match count == new_tokens {
+                            true => Ok(()),
+                            false => Err(Error::failed(format!("vLLM gave {count} of {new_tokens} tokens"))),
+                        }
+                    })
+                })
+                .collect();
+            streams.into_iter().try_for_each(|stream| match stream.join() {
+                Ok(outcome) => outcome,
+                Err(_) => Err(Error::failed("a stream was left")),
+            })
+        });
+        drop(sender);
+        outcome.map_err(|error| self.server.explain(error))?;
+        // A step is over when the slowest prompt has its token.
+        let mut there = vec![0.0_f64; new_tokens];
+        for (count, at) in arrivals {
+            there[count] = there[count].max(at);
+        }
+        let decode_seconds = there.windows(2).map(|pair| (pair[1] - pair[0]).max(0.0)).collect();
+        Ok(Timing { prefill_seconds: there[0], decode_seconds })
+    }
+}
+
+impl Runner for VllmRunner {
+    type Options = RunnerOptions;
+
+    fn open(model: &Path, options: RunnerOptions, host: &Host) -> Result<Self> {
+        let status = Vllm::find(&options)?;
+        if let Some(missing) = status.missing {
+            return Err(Error::unsupported(missing));
+        }
+        let load = LoadOptions { threads: host.threads(), precision: Precision::F32, stream: true };
+        let mut checkpoint = Checkpoint::new(Model::open(model, &load).map_err(translate)?)?;
+        checkpoint.count_costs()?;
+        let storage = match options.dtype {
+            Dtype::Float32 => StorageType::F32,
+            Dtype::Float16 => StorageType::F16,
+            Dtype::Auto | Dtype::Bfloat16 => StorageType::BF16,
+        };
+        let layout = hub_layout(&checkpoint, model, storage)?;
+        let positions = checkpoint.info.max_position_embeddings as usize;
+        let length = match options.max_model_len {
+            0 => positions,
+            length => length.min(positions),
+        };
+        let (port, key) = (free_port()?, random_key()?);
+        let cache = libraries_folder()?.join("vllm-cache");
+        let place =
+            Place { port, key: &key, threads: host.threads(), seed: host.seed(), length, cache: &cache };
+        let mut command = serve::command(&executable(&options)?, &layout.directory, &options, &place);
+        let plan = Plan {
+            name: "vLLM",
+            health: "/health",
+            start_limit: Duration::from_secs(options.start_limit),
+            request_limit: Duration::from_secs(options.request_limit),
+        };
+        let server = Server::start(plan, &mut command, port, &key, host).map_err(refused)?;
+        checkpoint.info.compute = arithmetic(&checkpoint, &options);
+        checkpoint.info.library = format!("vLLM {}", status.version.unwrap_or_default());
+        checkpoint.info.device = match options.device {
+            Device::Cpu => "cpu".to_owned(),
+            Device::Cuda => "cuda".to_owned(),
+        };
+        // Even where nothing is wanted, vLLM wants room for one new token.
+        let limit = length - 1;
+        Ok(VllmRunner { server, checkpoint, limit, host: host.clone(), _layout: layout })
+    }
+
+    fn model(&self) -> ModelInfo {
+        self.checkpoint.info.clone()
+    }
+
+    fn encode(&self, texts: &[String], add_special: bool) -> Result<Vec<Vec<u32>>> {
+        self.checkpoint.encode(texts, add_special)
+    }
+
+    fn decode(&self, tokens: &[u32]) -> Result<String> {
+        self.checkpoint.decode(tokens)
+    }
+
+    fn score(&mut self, requests: &[ScoreRequest]) -> Result<Vec<Score>> {
+        // The last token is part of a prompt here, so one less is read than fits.
+        let limit = self.limit - 1;
+        // Of nothing, the probability is 1.
+        let mut scores = vec![Score { greedy: true, ..Score::default() }; requests.len()];
+        let asked: Vec<usize> =
+            (0..requests.len()).filter(|i| !requests[*i].continuation.is_empty()).collect();
+        for (done, chunk) in asked.chunks(TOGETHER).enumerate() {
+            self.host.check_cancelled()?;
+            self.host.progress((done * TOGETHER) as u64, requests.len() as u64, "requests of this batch");
+            let mut prompts = Vec::new();
+            let mut fitted: Vec<Fitted> = Vec::new();
+            for i in chunk {
+                let one = fit(&requests[*i], limit, &format!("request {i}"))?;
+                let mut prompt = one.input.clone();
+                prompt.extend(requests[*i].continuation.last());
+                prompts.push(prompt);
+                fitted.push(one);
+            }
+            let body = json!({"model": MODEL, "prompt": prompts, "max_tokens": 1, "temperature": 0, "prompt_logprobs": 0});
+            let answer = self.post(&body)?;
+            for ((choice, i), fitted) in choices(&answer, chunk.len())?.into_iter().zip(chunk).zip(&fitted) {
+                scores[*i] = score(choice, &requests[*i].continuation, fitted)?;
+            }
+        }
+        Ok(scores)
+    }
+
+    fn generate(&mut self, prompts: &[Vec<u32>], max_new_tokens: u32, stop: &[u32]) -> Result<Vec<Vec<u32>>> {
+        let mut answers = Vec::new();
+        for (i, prompt) in prompts.iter().enumerate() {
+            self.host.check_cancelled()?;
+            if prompt.is_empty() || prompt.len() > self.limit {
+                let (length, limit) = (prompt.len(), self.limit);
+                return Err(Error::invalid(format!(
+                    "prompt {i} has {length} tokens, the model takes 1 to {limit}"
+                )));
+            }
+            let most = (max_new_tokens as usize).min(self.limit + 1 - prompt.len());
+            if most == 0 {
+                answers.push(Vec::new());
+                continue;
+            }
+            let body = json!({
+                "model": MODEL, "prompt": prompt, "max_tokens": most, "temperature": 0, "ignore_eos": true,
+                "stop_token_ids": stop, "return_token_ids": true,
+            });
+            let answer = self.post(&body)?;
+            let mut tokens = token_ids(choices(&answer, 1)?[0])?;
+            if let Some(end) = tokens.iter().position(|token| stop.contains(token)) {
+                tokens.truncate(end);
+            }
+            answers.push(tokens);
+        }
+        Ok(answers)
+    }
+
+    fn profile(&mut self, workload: &Workload) -> Result<Profile> {
+        let runs = workload.warm_up + workload.repetitions;
+        let mut timings = Vec::new();
+        for run in 0..runs {
+            self.host.check_cancelled()?;
+            self.host.progress(u64::from(run), u64::from(runs), "timing");
+            let timing = self.time(workload)?;
+            if run >= workload.warm_up {
+                timings.push(timing);
+            }
+        }
+        let how = "wall clock of a client that streams all prompts at once from the server on loopback, greedy, stop tokens ignored, \
+                   no prefix caching, first token counted with the prompt";
+        Ok(Profile { timings, how: how.to_owned() })
+    }
+}

@@ -1,0 +1,195 @@
+//! `backends`: which inference libraries there are, and getting them.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use llmcb_plugin_api::sdk::{LibraryStatus, PluginKind};
+use serde_json::{Map, Value, json};
+
+use super::failure::Failure;
+use super::flags::GlobalFlags;
+use super::progress::ProgressView;
+use super::{output, plugins, request};
+use crate::plugins::Plugin;
+use crate::report::text_table::TextTable;
+use crate::suite::spec::PluginUse;
+use crate::worker::protocol::{Event, Level, Request};
+use crate::worker::{self, Answer, Interrupt, Supervisor, WorkerError, WorkerOptions};
+
+const EXAMPLES: &str = "\
+Backends are plugins. Some bring all that they need; others run models in a library that is installed apart, which `setup` does: into a folder \
+of its own below the cache (LLMCB_BACKENDS, if set), touching nothing else. A library of your own is named by the backend's options.
+
+Environment: LLMCB_BACKENDS (folder of the libraries), LLMCB_PYTHON (the interpreter that environments are made with), and what the build of a \
+library knows, such as CMAKE_ARGS.
+
+Examples:
+  llmcb-host backends list
+      which libraries are there, in which version, and what is missing
+  llmcb-host backends setup llama-cpp
+      downloads and builds llama.cpp for this machine
+  llmcb-host run --backend candle,llama-cpp --profile --tasks hellaswag --limit 50";
+
+/// Longest time in which a plugin says whether its library is there.
+const FIND_LIMIT: Duration = Duration::from_secs(60);
+
+/// List inference libraries, and install them
+#[derive(Debug, Args)]
+#[command(after_long_help = EXAMPLES)]
+pub struct BackendsCommand {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// List backends, their libraries, versions, and what is missing
+    #[command(after_long_help = "Example:\n  llmcb-host backends list --json")]
+    List {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Install the library of a backend into a folder of its own
+    #[command(after_long_help = "Example:\n  llmcb-host backends setup llama-cpp")]
+    Setup {
+        /// The backend, with options where it has several libraries
+        #[arg(value_name = "SPEC")]
+        backend: String,
+        /// Install it anew though it is there
+        #[arg(long)]
+        again: bool,
+    },
+}
+
+/// Runs the command.
+pub fn run(global: &GlobalFlags, command: &BackendsCommand) -> Result<ExitCode, Failure> {
+    match &command.action {
+        Action::List { json } => list(global, *json),
+        Action::Setup { backend, again } => set_up(global, backend, *again),
+    }
+}
+
+/// Complete options of a backend's runner; nothing where it has none.
+fn runner_options(
+    plugin: &Plugin,
+    given: &Map<String, Value>,
+    options: &WorkerOptions,
+) -> Result<Option<Value>, WorkerError> {
+    if plugin.descriptor.options_of("runner").is_none() {
+        return Ok(None);
+    }
+    worker::normalize_options(&plugin.path, "runner", &Value::Object(given.clone()), options).map(Some)
+}
+
+/// Asks a backend for its library; nothing where it needs none.
+fn find(
+    plugin: &Plugin,
+    runner: &Value,
+    options: &WorkerOptions,
+) -> Result<Option<LibraryStatus>, WorkerError> {
+    let mut worker = Supervisor::spawn(options)?;
+    let request = Request::FindLibrary { path: plugin.path.clone(), options: runner.clone() };
+    match worker.call(request, &Interrupt::never(), &mut |_| ())? {
+        Answer::Library(status) => Ok(status.map(|status| *status)),
+        other => Err(other.unexpected()),
+    }
+}
+
+fn list(global: &GlobalFlags, as_json: bool) -> Result<ExitCode, Failure> {
+    let catalog = plugins::catalog(global)?;
+    let options = WorkerOptions { hang_limit: Some(FIND_LIMIT), ..WorkerOptions::default() };
+    let mut rows = Vec::new();
+    let mut documents = Vec::new();
+    for plugin in catalog.plugins.iter().filter(|p| p.descriptor.kind == PluginKind::Backend) {
+        let descriptor = &plugin.descriptor;
+        let roles: Vec<&str> = descriptor.roles.iter().map(|role| role.role.as_str()).collect();
+        let status = match (&descriptor.library, runner_options(plugin, &Map::new(), &options)) {
+            (Some(_), Ok(Some(runner))) => find(plugin, &runner, &options),
+            (Some(_), Err(error)) => Err(error),
+            _ => Ok(None),
+        };
+        let (library, version, state) = match &status {
+            Ok(None) => ("built in".to_owned(), descriptor.version.clone(), "ready".to_owned()),
+            Ok(Some(status)) => {
+                let state = status.missing.clone().unwrap_or_else(|| "ready".to_owned());
+                (status.name.clone(), status.version.clone().unwrap_or_else(|| "-".to_owned()), state)
+            }
+            Err(error) => (descriptor.library.clone().unwrap_or_default(), "-".to_owned(), error.to_string()),
+        };
+        documents.push(json!({"id": descriptor.id, "roles": roles, "loads": descriptor.formats,
+            "devices": descriptor.needs.devices, "ready": state == "ready", "state": state,
+            "library": status.ok().flatten()}));
+        rows.push(vec![
+            descriptor.id.clone(),
+            roles.join(", "),
+            library,
+            version,
+            descriptor.formats.join(", "),
+            state,
+        ]);
+    }
+    if as_json {
+        output::json(&documents)?;
+    } else {
+        let header = ["id", "roles", "library", "version", "loads", "state"].map(str::to_owned).to_vec();
+        output::data(&TextTable { header, rows, keys: 6 }.render(output::width()))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn set_up(global: &GlobalFlags, spec: &str, again: bool) -> Result<ExitCode, Failure> {
+    let catalog = plugins::catalog(global)?;
+    let uses = request::backends(&catalog, &[spec.to_owned()])?;
+    let [PluginUse { plugin: id, options: given, .. }] = uses.as_slice() else {
+        return Err(Failure::usage("one backend is set up at a time"));
+    };
+    let plugin = catalog.get(id, Some(PluginKind::Backend)).map_err(Failure::usage)?;
+    let quick = WorkerOptions { hang_limit: Some(FIND_LIMIT), ..WorkerOptions::default() };
+    let runner = runner_options(plugin, given, &quick).map_err(Failure::usage)?;
+    let status = match &runner {
+        Some(runner) => find(plugin, runner, &quick).map_err(Failure::failed)?,
+        None => None,
+    };
+    let (Some(runner), Some(status)) = (runner, status) else {
+        output::say(&format!("{id} needs nothing besides itself"));
+        return Ok(ExitCode::SUCCESS);
+    };
+    if status.missing.is_none() && !again {
+        output::say(&format!("{} is there: {}; --again installs it anew", title(&status), status.place));
+        return Ok(ExitCode::SUCCESS);
+    }
+    output::say(&format!("setting up {} in {}: {}", status.name, status.place, status.set_up));
+    let interrupt = Interrupt::install().map_err(Failure::failed)?;
+    // What is compiled or downloaded in one piece may say nothing for long.
+    let options = WorkerOptions { hang_limit: None, ..WorkerOptions::default() };
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let mut worker = Supervisor::spawn(&options).map_err(Failure::failed)?;
+    let mut view = ProgressView::new(global.quiet);
+    view.begin(&format!("setting up {}", status.name));
+    let request = Request::SetUpLibrary { path: plugin.path.clone(), options: runner, threads };
+    let answer = worker.call(request, &interrupt, &mut |event| match event {
+        Event::Progress { done, total, what } => view.step(*done, *total, what),
+        Event::Log { level, message } if *level <= Level::Info => view.note(message),
+        _ => {}
+    });
+    drop(view);
+    match answer {
+        Ok(Answer::Library(Some(status))) if status.missing.is_none() => {
+            output::say(&format!("{} is ready: {}", title(&status), status.place));
+            Ok(ExitCode::SUCCESS)
+        }
+        Ok(Answer::Library(Some(status))) => Err(Failure::failed(status.missing.unwrap_or_default())),
+        Ok(other) => Err(Failure::failed(other.unexpected())),
+        Err(WorkerError::Cancelled) => Err(Failure::Cancelled),
+        Err(error) => Err(Failure::failed(error)),
+    }
+}
+
+fn title(status: &LibraryStatus) -> String {
+    match &status.version {
+        Some(version) => format!("{} {version}", status.name),
+        None => status.name.clone(),
+    }
+}
