@@ -72,8 +72,14 @@ fn a_checkpoint_is_scored_and_timed_by_one_server_which_ends_with_the_run() {
     }
     found.sort();
     found.dedup();
-    assert_eq!(found, ["bfloat16", "bfloat16, gptq, inputs of 4-bit weights rounded to 8 bits"]);
+    // Inputs are rounded on processors that have instructions for it.
+    assert!(
+        found.len() == 2 && found[0] == "bfloat16" && found[1].starts_with("bfloat16, gptq"),
+        "{found:?}"
+    );
     assert!(is_gone(&sandbox));
+    let left = std::fs::read_dir(sandbox.path("cache/backends/converted")).map_or(0, Iterator::count);
+    assert_eq!(left, 0, "what was written to be loaded is gone");
     // What it says is kept with the stage that started it.
     let logs = llmcb_tests::results::files_below(&sandbox.out())
         .into_iter()

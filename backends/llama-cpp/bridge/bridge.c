@@ -6,6 +6,7 @@
 
 #include "llama.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,6 +21,8 @@ typedef struct {
     struct llama_context * context;
     struct llama_batch batch;
     int32_t batch_tokens;
+    // Whether anything may run elsewhere than on the processor.
+    bool accelerated;
 } bridge;
 
 EXPORT int32_t llmcb_llama_interface(void) {
@@ -73,6 +76,11 @@ EXPORT bridge * llmcb_llama_open(const char * path, int32_t gpu_layers, int32_t 
     }
     struct llama_model_params params = llama_model_default_params();
     params.n_gpu_layers = gpu_layers;
+    ggml_backend_dev_t none[1] = {NULL};
+    if (gpu_layers == 0) {
+        params.devices = none;
+    }
+    b->accelerated = gpu_layers != 0;
     params.use_extra_bufts = repack != 0;
     b->model = llama_model_load_from_file(path, params);
     if (b->model == NULL) {
@@ -97,6 +105,8 @@ EXPORT int32_t llmcb_llama_hold(
     params.n_threads = threads;
     params.n_threads_batch = threads;
     params.no_perf = true;
+    params.op_offload = b->accelerated;
+    params.offload_kqv = b->accelerated;
     if (single_precision != 0) {
         params.type_k = GGML_TYPE_F32;
         params.type_v = GGML_TYPE_F32;

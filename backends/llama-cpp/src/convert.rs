@@ -3,12 +3,11 @@
 use std::path::PathBuf;
 
 use llmcb_plugin_api::sdk::{Error, Host, LogLevel, Result};
-use llmcb_runner_kit::install::scratch;
+use llmcb_runner_kit::install::{Scratch, scratch};
 use llmcb_runner_kit::{Checkpoint, translate};
 use llmcb_transformer::{GGUF_FILE, GgufType, StorageType, write_gguf};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tempfile::TempDir;
 
 /// How weights of linears are given to llama.cpp.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -53,7 +52,7 @@ pub(crate) struct Gguf {
     pub file: PathBuf,
     /// How it stores weights, for people.
     pub stored: String,
-    _folder: Option<TempDir>,
+    _folder: Option<Scratch>,
 }
 
 /// The type in which a checkpoint's numbers are stored.
@@ -97,6 +96,16 @@ pub(crate) fn gguf(checkpoint: &Checkpoint, weights: Weights, host: &Host) -> Re
     let mut stored = kind.name().to_owned();
     if summary.rounded > 0 {
         stored.push_str(" rounded");
+    }
+    if checkpoint.rounds_activations() {
+        // ggml rounds inputs to 8 bits in blocks of 32 where weights are in blocks, and not at all elsewhere.
+        let blocks = matches!(kind, GgufType::Q8_0 | GgufType::Q4_1 | GgufType::Q4_0);
+        let how = if blocks { "inputs rounded in blocks of 32" } else { "inputs not rounded" };
+        host.log(
+            LogLevel::Warning,
+            format!("llama.cpp has no place for how the checkpoint rounds activations: {how}"),
+        );
+        stored.push_str(&format!(", {how} in place of the checkpoint's way"));
     }
     if summary.requantised > 0 {
         let reason = summary.reason.unwrap_or_else(|| "numbers, not codes".to_owned());

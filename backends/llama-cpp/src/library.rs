@@ -56,15 +56,15 @@ fn file(options: &RunnerOptions) -> Result<PathBuf> {
     }
 }
 
-/// Loads llama.cpp.
+/// Loads llama.cpp, and says its version.
 ///
 /// # Errors
 /// Of kind `Unsupported` where it is not installed.
-pub(crate) fn load(options: &RunnerOptions) -> Result<Functions> {
+pub(crate) fn load(options: &RunnerOptions) -> Result<(Functions, String)> {
     let status = LlamaCpp::find(options)?;
     match status.missing {
         Some(missing) => Err(Error::unsupported(missing)),
-        None => Functions::load(Path::new(&status.place)),
+        None => Ok((Functions::load(Path::new(&status.place))?, status.version.unwrap_or_default())),
     }
 }
 

@@ -88,7 +88,8 @@ impl LlamaCppRunner {
     fn room(&self, sequences: usize, tokens: usize) -> Room {
         Room {
             sequences,
-            tokens: tokens.next_multiple_of(ROOM),
+            // None at all would mean as many as the model was trained for.
+            tokens: tokens.max(1).next_multiple_of(ROOM),
             batch: self.options.batch_tokens,
             single: self.options.cache == Cache::F32,
         }
@@ -208,7 +209,7 @@ impl Runner for LlamaCppRunner {
     type Options = RunnerOptions;
 
     fn open(model: &Path, options: RunnerOptions, host: &Host) -> Result<Self> {
-        let functions = library::load(&options)?;
+        let (functions, version) = library::load(&options)?;
         // Its numbers are read block by block, where they are read at all.
         let load = LoadOptions { threads: host.threads(), precision: Precision::F32, stream: true };
         let mut checkpoint = Checkpoint::new(Model::open(model, &load).map_err(translate)?)?;
@@ -220,7 +221,7 @@ impl Runner for LlamaCppRunner {
         let limit = if options.max_length == 0 { trained } else { options.max_length.min(trained) };
         let cache = if options.cache == Cache::F32 { "f32" } else { "f16" };
         checkpoint.info.compute = format!("{}, cache {cache}", gguf.stored);
-        checkpoint.info.library = format!("llama.cpp {}", functions.version());
+        checkpoint.info.library = format!("llama.cpp {version}");
         if options.gpu_layers != 0 && functions.offloads() {
             checkpoint.info.device = "gpu".to_owned();
         }

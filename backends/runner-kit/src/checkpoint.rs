@@ -90,6 +90,11 @@ impl Checkpoint {
         Ok(())
     }
 
+    /// Whether the checkpoint asks for inputs of linears to be rounded while it runs.
+    pub fn rounds_activations(&self) -> bool {
+        !self.model.original_config()["llmcb_activations"].is_null()
+    }
+
     /// Token ids of texts.
     ///
     /// # Errors

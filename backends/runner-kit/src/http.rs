@@ -41,7 +41,10 @@ impl Client {
         let request = self.agent.post(format!("{}{path}", self.address));
         let request = request.header("Authorization", format!("Bearer {}", self.key));
         let failed = |e: &dyn std::fmt::Display| Error::failed(format!("request to {path}: {e}"));
-        let mut answer = request.send_json(body).map_err(|e| failed(&e))?;
+        let mut answer = request.send_json(body).map_err(|e| match e {
+            ureq::Error::Timeout(_) => failed(&"no answer in time (option request_limit)"),
+            other => failed(&other),
+        })?;
         if answer.status().is_success() {
             return Ok(answer);
         }

@@ -4,10 +4,9 @@ use std::path::{Path, PathBuf};
 
 use llmcb_plugin_api::sdk::Result;
 use llmcb_transformer::{CheckpointOptions, CheckpointWriter, StorageType};
-use tempfile::TempDir;
 
 use crate::checkpoint::{Checkpoint, translate};
-use crate::install::scratch;
+use crate::install::{Scratch, scratch};
 
 /// A directory to load. One that was written for this purpose goes when this is dropped.
 pub struct HubLayout {
@@ -15,7 +14,7 @@ pub struct HubLayout {
     pub directory: PathBuf,
     /// Whether it was written for this purpose.
     pub written: bool,
-    _folder: Option<TempDir>,
+    _folder: Option<Scratch>,
 }
 
 /// The checkpoint's own directory, or, of a GGUF, one with its weights as numbers of type `storage`.

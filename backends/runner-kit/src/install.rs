@@ -5,7 +5,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use llmcb_plugin_api::sdk::{Error, Host, LogLevel, Result, libraries_folder};
+use llmcb_plugin_api::sdk::{Error, Host, LIBRARIES_VARIABLE, LogLevel, Result, libraries_folder};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
@@ -14,6 +14,8 @@ use crate::process;
 
 /// The file that is written last: without it nothing is installed.
 const INSTALLED: &str = "installed.json";
+/// What the programs that install say.
+const LOG: &str = "setup.log";
 
 /// The folder of one library.
 #[derive(Debug, Clone)]
@@ -62,12 +64,21 @@ impl Home {
             }
             Err(TryLockError::Error(e)) => return Err(cannot("lock", &lock_file)(e)),
         }
+        let is_ours = folder.join(LOG).exists() || folder.join(INSTALLED).exists();
+        let is_empty = std::fs::read_dir(folder).map_or(true, |mut entries| entries.next().is_none());
+        if !is_ours && !is_empty {
+            return Err(Error::invalid(format!(
+                "{} holds something that was not set up here; set {LIBRARIES_VARIABLE} to another folder",
+                folder.display()
+            )));
+        }
         match std::fs::remove_dir_all(folder) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(cannot("remove", folder)(e)),
             _ => {}
         }
         std::fs::create_dir_all(folder).map_err(cannot("make", folder))?;
-        let log = folder.join("setup.log");
+        let log = folder.join(LOG);
+        File::create(&log).map_err(cannot("write", &log))?;
         Ok(Installation { host, home: self.clone(), log, steps, done: 0, _lock: lock })
     }
 }
@@ -137,10 +148,45 @@ fn hex(digest: &[u8]) -> String {
 ///
 /// # Errors
 /// It cannot be made.
-pub fn scratch() -> Result<tempfile::TempDir> {
+pub fn scratch() -> Result<Scratch> {
     let parent = libraries_folder()?.join("converted");
     std::fs::create_dir_all(&parent).map_err(cannot("make", &parent))?;
-    tempfile::Builder::new().prefix("model-").tempdir_in(&parent).map_err(cannot("write into", &parent))
+    sweep(&parent);
+    let folder = tempfile::Builder::new()
+        .prefix("model-")
+        .tempdir_in(&parent)
+        .map_err(cannot("write into", &parent))?;
+    let lock = File::create(folder.path().join(IN_USE)).map_err(cannot("write into", folder.path()))?;
+    lock.try_lock().map_err(|e| Error::failed(format!("cannot lock {}: {e}", folder.path().display())))?;
+    Ok(Scratch { folder, _lock: lock })
+}
+
+/// A file that is locked while its folder is used.
+const IN_USE: &str = ".in-use";
+
+/// A folder that goes when this is dropped.
+pub struct Scratch {
+    folder: tempfile::TempDir,
+    _lock: File,
+}
+
+impl Scratch {
+    /// Its path.
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+}
+
+/// Removes what processes that were killed have left.
+fn sweep(parent: &Path) {
+    for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {
+        let folder = entry.path();
+        let Ok(lock) = File::open(folder.join(IN_USE)) else { continue };
+        if lock.try_lock().is_ok() {
+            // Only room is lost if it stays.
+            let _ = std::fs::remove_dir_all(&folder);
+        }
+    }
 }
 
 /// SHA-256 of bytes.

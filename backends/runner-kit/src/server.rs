@@ -19,7 +19,7 @@ const TICK: Duration = Duration::from_millis(200);
 /// How long a server may take to end when it is asked to.
 const GRACE: Duration = Duration::from_secs(10);
 /// Lines of its output that are kept for messages.
-const KEPT: usize = 30;
+const KEPT: usize = 300;
 
 /// What is known of a server before it is started.
 pub struct Plan {
@@ -190,7 +190,10 @@ impl Server {
 
 /// The line that says best what was wrong: the last that names an error, else the last. What is indented below it belongs to it.
 fn cause(lines: &[&String]) -> Option<String> {
-    let last = |word: &str| lines.iter().rposition(|line| line.contains(word));
+    // Messages that only say that another process has said why.
+    let is_pointer =
+        |line: &str| line.contains("See root cause above") || line.contains("initialization failed. See");
+    let last = |word: &str| lines.iter().rposition(|line| line.contains(word) && !is_pointer(line));
     let at = last("Error: ").or_else(|| last("error: ")).or_else(|| last("ERROR"));
     let at = at.or(lines.len().checked_sub(1))?;
     let below = lines[at + 1..].iter().take_while(|line| line.starts_with(' ')).take(1);
@@ -232,6 +235,13 @@ mod tests {
             (
                 vec!["ValidationError: 1 error", "  Value error, no such method", "    more"],
                 Some("ValidationError: 1 error Value error, no such method"),
+            ),
+            (
+                vec![
+                    "(pid=7) ValueError: To serve at least one request",
+                    "RuntimeError: Engine core initialization failed. See root cause above.",
+                ],
+                Some("(pid=7) ValueError: To serve at least one request"),
             ),
             (vec!["INFO a", "Killed"], Some("Killed")),
             (vec![], None),

@@ -18,8 +18,9 @@ fn descriptor() -> Descriptor {
              prompts by `prompt_logprobs`, generates greedily, and times streamed answers as a client of a server sees them. A GGUF is written as \
              a directory of numbers first, for as long as it runs. `llmcb-host backends setup vllm` makes an environment of its own for vLLM \
              on the CPU; an installation of yours is named by `executable`.\n\n\
-             On the CPU, weights of 4 bits are multiplied with inputs rounded to 8 bits unless `w4a8=false`; results say so. A sequence has to \
-             leave room for one more token, so the longest that is scored is one shorter than `max_model_len`.",
+             On processors with AMX, weights of 4 bits are multiplied with inputs rounded to 8 bits unless `w4a8=false`; results say so. On the CPU the longest \
+             sequence is bounded by `cache_gib`. vLLM reads the \
+             last token of what is scored, too, so a sequence that is as long as the model's context has one token less before it than elsewhere.",
         )
         .licence(env!("CARGO_PKG_LICENSE"))
         .authors("The llmcb-host authors")

@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use llmcb_plugin_api::sdk::{Error, Host, Library, LibraryStatus, Result};
-use llmcb_runner_kit::install::{Home, python};
+use llmcb_runner_kit::install::{Home, python, sha256, sha256_of};
 use serde::{Deserialize, Serialize};
 
-use crate::runner::{Device, RunnerOptions};
+use crate::runner::{Device, RunnerOptions, has_matrix_tiles};
 
 /// Packages of an environment: what is asked for, and what takes the place of what it asks for itself.
 struct Packages {
@@ -95,6 +95,10 @@ impl Library for Vllm {
                 Some(installed) => {
                     status.version = Some(installed.version);
                     status.build = installed.packages;
+                    // Which arithmetic vLLM chooses depends on the processor.
+                    if options.device == Device::Cpu && has_matrix_tiles() {
+                        status.build.push_str(", amx");
+                    }
                 }
                 None => {
                     status.missing = Some(format!(
@@ -107,7 +111,7 @@ impl Library for Vllm {
         } else {
             let (vllm, torch) = versions(&executable).unwrap_or_default();
             status.version = Some(vllm).filter(|version| !version.is_empty()).or(Some("unknown".to_owned()));
-            status.build = format!("torch {torch}");
+            status.build = format!("torch {torch} {}", sha256(&executable)?);
         }
         Ok(status)
     }
@@ -145,9 +149,22 @@ impl Library for Vllm {
             check.env("VLLM_TARGET_DEVICE", "cpu");
         }
         work.step("starting it once", &mut check)?;
-        work.finish(&Installed { version, packages: format!("{vllm}, torch {torch}") })?;
+        let all = sha256_of(distributions(&environment).join("\n").as_bytes());
+        work.finish(&Installed { version, packages: format!("{vllm}, torch {torch}, packages {all}") })?;
         Self::find(options)
     }
+}
+
+/// Names of all packages in an environment, with their versions.
+fn distributions(environment: &Path) -> Vec<String> {
+    let pythons = std::fs::read_dir(environment.join("lib")).into_iter().flatten().flatten();
+    let entries = pythons.flat_map(|python| {
+        std::fs::read_dir(python.path().join("site-packages")).into_iter().flatten().flatten()
+    });
+    let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let mut all: Vec<String> = names.filter(|name| name.ends_with(".dist-info")).collect();
+    all.sort();
+    all
 }
 
 /// vLLM's command line looks itself up as `vllm`, which the package for the CPU is not called.

@@ -22,8 +22,10 @@ use crate::library::{Vllm, executable};
 use crate::serve::{self, MODEL, Place};
 
 const COMPLETIONS: &str = "/v1/completions";
-/// Prompts that are sent at once.
-const TOGETHER: usize = 64;
+/// Tokens of the prompts that are sent at once: an answer is a sign of life.
+const TOGETHER: usize = 4096;
+/// Ports that are tried: one that was free may be taken until vLLM listens on it.
+const PORTS: usize = 3;
 
 /// Where vLLM runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -61,7 +63,7 @@ pub struct RunnerOptions {
     pub device: Device,
     /// Type of numbers.
     pub dtype: Dtype,
-    /// Longest sequence; 0: the model's own limit.
+    /// Longest sequence; 0: the model's own limit. vLLM is told one more, for the token that it generates after a prompt that is only scored.
     pub max_model_len: usize,
     /// GPUs, or processes, that share each layer.
     #[schemars(range(min = 1))]
@@ -74,7 +76,7 @@ pub struct RunnerOptions {
     /// On the CPU, memory for keys and values in GiB.
     #[schemars(range(min = 1))]
     pub cache_gib: usize,
-    /// On the CPU, round inputs of 4-bit weights to 8 bits, as vLLM does by itself.
+    /// On processors with AMX, round inputs of 4-bit weights to 8 bits, as vLLM does by itself.
     pub w4a8: bool,
     /// Seconds that it may take to start.
     #[schemars(range(min = 1))]
@@ -109,10 +111,16 @@ impl Default for RunnerOptions {
 pub struct VllmRunner {
     server: Server,
     checkpoint: Checkpoint,
-    /// Longest sequence that can be scored.
+    /// Longest prompt.
     limit: usize,
     host: Host,
     _layout: HubLayout,
+}
+
+/// Whether this processor has the instructions by which vLLM multiplies 4-bit weights with 8-bit inputs.
+pub(crate) fn has_matrix_tiles() -> bool {
+    let flags = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    flags.lines().find(|line| line.starts_with("flags")).is_some_and(|line| line.contains(" amx_int8"))
 }
 
 /// How vLLM computes with a checkpoint, for people.
@@ -125,8 +133,15 @@ fn arithmetic(checkpoint: &Checkpoint, options: &RunnerOptions) -> String {
         words.push(method.to_owned());
     }
     let precision = checkpoint.info.source_precision.as_str();
-    if precision == "INT4" && options.device == Device::Cpu && options.w4a8 {
+    let bfloat16 = serve::dtype(options) == "bfloat16";
+    if precision == "INT4" && options.device == Device::Cpu && options.w4a8 && bfloat16 && has_matrix_tiles()
+    {
         words.push("inputs of 4-bit weights rounded to 8 bits".to_owned());
+    }
+    let groups = quantisation["config_groups"].as_object().into_iter().flatten();
+    let is_told = groups.into_iter().any(|(_, group)| !group["input_activations"].is_null());
+    if checkpoint.rounds_activations() && !is_told {
+        words.push("inputs not rounded as the checkpoint asks".to_owned());
     }
     words.join(", ")
 }
@@ -145,6 +160,60 @@ fn refused(error: Error) -> Error {
         true => Error::unsupported(error.message().to_owned()),
         false => error,
     }
+}
+
+/// Tokens whose keys and values the memory for them holds: vLLM does not start where the longest sequence would not fit.
+fn fitting(checkpoint: &Checkpoint, options: &RunnerOptions) -> usize {
+    if options.device != Device::Cpu {
+        return usize::MAX;
+    }
+    let a = checkpoint.model.architecture();
+    let bytes = if options.dtype == Dtype::Float32 { 4 } else { 2 };
+    let token = 2 * a.num_hidden_layers * a.num_key_value_heads * a.head_dim * bytes;
+    // vLLM hands memory out in blocks, and keeps some back.
+    (options.cache_gib << 30) / 10 * 9 / token.max(1)
+}
+
+/// Starts vLLM on a checkpoint.
+fn start(options: &RunnerOptions, model: &Path, length: usize, host: &Host) -> Result<Server> {
+    let cache = libraries_folder()?.join("vllm-cache");
+    let executable = executable(options)?;
+    let mut tried = 0;
+    loop {
+        let (port, key) = (free_port()?, random_key()?);
+        let place =
+            Place { port, key: &key, threads: host.threads(), seed: host.seed(), length, cache: &cache };
+        let plan = Plan {
+            name: "vLLM",
+            health: "/health",
+            start_limit: Duration::from_secs(options.start_limit),
+            request_limit: Duration::from_secs(options.request_limit),
+        };
+        tried += 1;
+        let mut command = serve::command(&executable, model, options, &place);
+        match Server::start(plan, &mut command, port, &key, host) {
+            Err(error) if tried < PORTS && error.message().contains("address already in use") => {}
+            outcome => return outcome,
+        }
+    }
+}
+
+/// Requests, by their places, in portions of about [`TOGETHER`] tokens.
+fn portions(requests: &[ScoreRequest]) -> Vec<Vec<usize>> {
+    let mut portions: Vec<Vec<usize>> = Vec::new();
+    let mut tokens = usize::MAX;
+    for (i, request) in requests.iter().enumerate().filter(|(_, request)| !request.continuation.is_empty()) {
+        let own = request.context.len() + request.continuation.len();
+        if tokens.saturating_add(own) > TOGETHER {
+            portions.push(Vec::new());
+            tokens = 0;
+        }
+        tokens += own;
+        if let Some(portion) = portions.last_mut() {
+            portion.push(i);
+        }
+    }
+    portions
 }
 
 impl VllmRunner {
@@ -198,7 +267,9 @@ impl VllmRunner {
         // A step is over when the slowest prompt has its token.
         let mut there = vec![0.0_f64; new_tokens];
         for (count, at) in arrivals {
-            there[count] = there[count].max(at);
+            if let Some(there) = there.get_mut(count) {
+                *there = there.max(at);
+            }
         }
         let decode_seconds = there.windows(2).map(|pair| (pair[1] - pair[0]).max(0.0)).collect();
         Ok(Timing { prefill_seconds: there[0], decode_seconds })
@@ -224,30 +295,22 @@ impl Runner for VllmRunner {
         let layout = hub_layout(&checkpoint, model, storage)?;
         let positions = checkpoint.info.max_position_embeddings as usize;
         let length = match options.max_model_len {
-            0 => positions,
+            0 => positions.min(fitting(&checkpoint, &options)),
             length => length.min(positions),
         };
-        let (port, key) = (free_port()?, random_key()?);
-        let cache = libraries_folder()?.join("vllm-cache");
-        let place =
-            Place { port, key: &key, threads: host.threads(), seed: host.seed(), length, cache: &cache };
-        let mut command = serve::command(&executable(&options)?, &layout.directory, &options, &place);
-        let plan = Plan {
-            name: "vLLM",
-            health: "/health",
-            start_limit: Duration::from_secs(options.start_limit),
-            request_limit: Duration::from_secs(options.request_limit),
-        };
-        let server = Server::start(plan, &mut command, port, &key, host).map_err(refused)?;
+        if length < 2 {
+            return Err(Error::invalid(format!(
+                "option max_model_len = {length}: nothing can be scored within it"
+            )));
+        }
+        let server = start(&options, &layout.directory, length, host).map_err(refused)?;
         checkpoint.info.compute = arithmetic(&checkpoint, &options);
         checkpoint.info.library = format!("vLLM {}", status.version.unwrap_or_default());
         checkpoint.info.device = match options.device {
             Device::Cpu => "cpu".to_owned(),
             Device::Cuda => "cuda".to_owned(),
         };
-        // Even where nothing is wanted, vLLM wants room for one new token.
-        let limit = length - 1;
-        Ok(VllmRunner { server, checkpoint, limit, host: host.clone(), _layout: layout })
+        Ok(VllmRunner { server, checkpoint, limit: length, host: host.clone(), _layout: layout })
     }
 
     fn model(&self) -> ModelInfo {
@@ -267,24 +330,24 @@ impl Runner for VllmRunner {
         let limit = self.limit - 1;
         // Of nothing, the probability is 1.
         let mut scores = vec![Score { greedy: true, ..Score::default() }; requests.len()];
-        let asked: Vec<usize> =
-            (0..requests.len()).filter(|i| !requests[*i].continuation.is_empty()).collect();
-        for (done, chunk) in asked.chunks(TOGETHER).enumerate() {
+        for portion in portions(requests) {
             self.host.check_cancelled()?;
-            self.host.progress((done * TOGETHER) as u64, requests.len() as u64, "requests of this batch");
+            let done = portion.first().copied().unwrap_or(0) as u64;
+            self.host.progress(done, requests.len() as u64, "requests of this batch");
             let mut prompts = Vec::new();
             let mut fitted: Vec<Fitted> = Vec::new();
-            for i in chunk {
-                let one = fit(&requests[*i], limit, &format!("request {i}"))?;
+            for i in portion.iter().copied() {
+                let one = fit(&requests[i], limit, &format!("request {i}"))?;
                 let mut prompt = one.input.clone();
-                prompt.extend(requests[*i].continuation.last());
+                prompt.extend(requests[i].continuation.last());
                 prompts.push(prompt);
                 fitted.push(one);
             }
             let body = json!({"model": MODEL, "prompt": prompts, "max_tokens": 1, "temperature": 0, "prompt_logprobs": 0});
             let answer = self.post(&body)?;
-            for ((choice, i), fitted) in choices(&answer, chunk.len())?.into_iter().zip(chunk).zip(&fitted) {
-                scores[*i] = score(choice, &requests[*i].continuation, fitted)?;
+            let choices = choices(&answer, portion.len())?;
+            for ((choice, i), fitted) in choices.into_iter().zip(portion).zip(&fitted) {
+                scores[i] = score(choice, &requests[i].continuation, fitted)?;
             }
         }
         Ok(scores)

@@ -43,8 +43,15 @@ pub(crate) fn command(
     command.arg("serve").arg(model).args(["--host", "127.0.0.1"]);
     command.arg("--port").arg(place.port.to_string());
     command.args(["--served-model-name", MODEL, "--dtype", dtype(options)]);
-    command.arg("--max-model-len").arg(place.length.to_string());
-    command.arg("--seed").arg(place.seed.to_string());
+    // After a prompt that fills the model's context there is no position left, and none is read: the token that comes is thrown away.
+    command
+        .arg("--max-model-len")
+        .arg((place.length + 1).to_string())
+        .env("VLLM_ALLOW_LONG_MAX_MODEL_LEN", "1");
+    // A seed of numpy's has 32 bits.
+    command.arg("--seed").arg((place.seed % (1 << 32)).to_string());
+    // The model's own settings for generation, such as penalties, are not greedy.
+    command.args(["--generation-config", "vllm"]);
     // A prompt that was read before would seem to be read in no time.
     command.args(["--no-enable-prefix-caching", "--max-logprobs", "1", "--disable-uvicorn-access-log"]);
     command.arg("--tensor-parallel-size").arg(options.tensor_parallel_size.to_string());
@@ -53,13 +60,19 @@ pub(crate) fn command(
         command.arg("--enforce-eager");
     }
     command.args(options.arguments.split_whitespace());
+    // What decides results is in the options, which are part of keys.
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("VLLM_")) {
+        command.env_remove(name);
+    }
+    command.env("VLLM_ALLOW_LONG_MAX_MODEL_LEN", "1");
     command.env(KEY, place.key).env("HF_HUB_OFFLINE", "1").env("TRANSFORMERS_OFFLINE", "1");
     command.env("VLLM_NO_USAGE_STATS", "1").env("DO_NOT_TRACK", "1").env("VLLM_CACHE_ROOT", place.cache);
     if options.device == Device::Cpu {
         command.env("VLLM_TARGET_DEVICE", "cpu");
         command.env("VLLM_CPU_KVCACHE_SPACE", options.cache_gib.to_string());
         // Its own choice leaves a core out.
-        command.env("VLLM_CPU_OMP_THREADS_BIND", cores(place.threads));
+        let ranks = options.tensor_parallel_size * options.pipeline_parallel_size;
+        command.env("VLLM_CPU_OMP_THREADS_BIND", cores(place.threads, ranks));
         command.env("VLLM_CPU_INT4_W4A8", if options.w4a8 { "1" } else { "0" });
         if let Some(preload) = preload(executable) {
             command.env("LD_PRELOAD", preload);
@@ -68,8 +81,8 @@ pub(crate) fn command(
     command
 }
 
-/// The first cores that this process may run on, as many as threads.
-fn cores(threads: usize) -> String {
+/// The first cores that this process may run on, as many as threads, shared out among so many ranks.
+fn cores(threads: usize, ranks: usize) -> String {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap_or("0-63");
     let mut all = Vec::new();
@@ -79,8 +92,9 @@ fn cores(threads: usize) -> String {
             all.extend(first..=last);
         }
     }
-    all.truncate(threads.max(1));
-    all.iter().map(usize::to_string).collect::<Vec<_>>().join(",")
+    all.truncate(threads.max(ranks).max(1));
+    let of_rank = |cores: &[usize]| cores.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
+    all.chunks((all.len() / ranks.max(1)).max(1)).take(ranks).map(of_rank).collect::<Vec<_>>().join("|")
 }
 
 /// The OpenMP library that vLLM asks to be loaded first, where its environment has it.
@@ -109,7 +123,7 @@ mod tests {
         for part in [
             "serve /m --host 127.0.0.1 --port 81",
             "--dtype bfloat16",
-            "--max-model-len 2048",
+            "--max-model-len 2049",
             "--no-enable-prefix-caching",
             "--tensor-parallel-size 4",
             "--enforce-eager --swap-space 1",
@@ -117,6 +131,9 @@ mod tests {
             assert!(text.contains(part), "no `{part}` in {text}");
         }
         assert!(!text.contains("secret"), "a key on the command line is seen by everybody");
-        assert_eq!(cores(1).split(',').count(), 1);
+        assert!(cores(1, 1).parse::<usize>().is_ok(), "{}", cores(1, 1));
+        if std::thread::available_parallelism().is_ok_and(|cores| cores.get() > 1) {
+            assert_eq!(cores(2, 2).split('|').filter(|core| core.parse::<usize>().is_ok()).count(), 2);
+        }
     }
 }

@@ -68,6 +68,8 @@ fn serve() -> std::io::Result<()> {
         cancelled.store(false, Ordering::SeqCst);
         events.send(&event);
     }
+    // Servers of libraries end as they should, and what was written only to be loaded goes.
+    drop(cache);
     // Not by returning: threads of plugins may still run, and their libraries' destructors are none of the run's concern.
     std::process::exit(0)
 }

@@ -28,6 +28,8 @@ const LONGEST_LINE: u64 = 64 << 20;
 const TICK: Duration = Duration::from_millis(50);
 /// How long a worker may take to say hello.
 const HELLO_LIMIT: Duration = Duration::from_secs(60);
+/// How long a worker may take to end when it is no longer needed: a library's server is given ten seconds.
+const FAREWELL: Duration = Duration::from_secs(15);
 /// How much of a worker's standard error is kept in memory.
 const TAIL_BYTES: usize = 16 << 10;
 
@@ -193,8 +195,9 @@ fn read_chatter(mut stderr: impl Read, chatter: &Mutex<Chatter>) {
 /// The folder below which backends keep the libraries that they install: the user's, else one of the cache's.
 fn libraries_folder() -> Option<PathBuf> {
     match std::env::var_os(LIBRARIES_VARIABLE) {
-        Some(folder) if !folder.is_empty() => Some(PathBuf::from(folder)),
-        _ => Some(crate::assets::cache_folder().ok()?.join("backends")),
+        // Programs below it are started in other folders.
+        Some(folder) if !folder.is_empty() => std::path::absolute(folder).ok(),
+        _ => std::path::absolute(crate::assets::cache_folder().ok()?.join("backends")).ok(),
     }
 }
 
@@ -444,7 +447,7 @@ impl Drop for Supervisor {
         if self.reaped.is_none() {
             let _ = self.send(&Request::Exit);
             self.stdin = None;
-            let _ = self.wait_for_end(Duration::from_secs(2));
+            let _ = self.wait_for_end(FAREWELL);
             self.kill();
             self.reaped = self.child.wait().ok();
         }

@@ -81,6 +81,14 @@ mod tests {
             std::thread::sleep(Duration::from_millis(2));
         }
         assert!(most > alone + 20_000_000, "{most} of {alone}");
-        assert!(descendants(std::process::id()).iter().all(|pid| *pid != child.id()));
+        let mut sleeping = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        assert!(descendants(std::process::id()).contains(&sleeping.id()));
+        let seen = (0..100).any(|_| {
+            std::thread::sleep(TICK / 10);
+            peak.bytes() >= alone / 2
+        });
+        sleeping.kill().unwrap();
+        sleeping.wait().unwrap();
+        assert!(seen, "{}", peak.bytes());
     }
 }

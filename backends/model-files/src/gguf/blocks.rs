@@ -60,8 +60,8 @@ pub fn quantize(kind: GgmlType, values: &[f32]) -> Option<Vec<u8>> {
 pub struct Converted {
     /// The blocks.
     pub bytes: Vec<u8>,
-    /// Whether every value is exactly what it was; else scales or minima were rounded to half precision, which moves values by up to one part
-    /// in 2048 of them.
+    /// Whether every value is exactly what it was; else scales or minima were rounded to half precision, which moves a value by up to one part
+    /// in 2048 of the range of its group.
     pub exact: bool,
 }
 
@@ -83,7 +83,8 @@ pub fn convert(kind: GgmlType, matrix: &IntegerMatrix) -> Result<Converted, Stri
     let mut half = |v: f32, what: &str| {
         let half = f16::from_f32(v);
         exact &= half.to_f32() == v;
-        if half.is_finite() {
+        // Below the normal numbers digits are lost, in the end all.
+        if half.is_normal() || v == 0.0 {
             Ok(half.to_le_bytes())
         } else {
             Err(format!("a {what} is beyond half precision"))
