@@ -40,6 +40,20 @@ pub struct Manners {
     pub claims: Option<(String, u64)>,
 }
 
+/// The head of the next request of a connection, up to its empty line; nothing at the connection's end.
+///
+/// # Errors
+/// The connection's.
+pub fn request_head(reader: &mut impl BufRead) -> std::io::Result<Option<String>> {
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        if reader.read_line(&mut head)? == 0 {
+            return Ok(None);
+        }
+    }
+    Ok(Some(head))
+}
+
 type Files = BTreeMap<String, Vec<u8>>;
 
 fn files_of(folder: &Path) -> Files {
@@ -164,12 +178,7 @@ impl Repository {
         let mut reader = BufReader::new(stream.try_clone()?);
         let mut stream = stream;
         loop {
-            let mut head = String::new();
-            while !head.ends_with("\r\n\r\n") {
-                if reader.read_line(&mut head)? == 0 {
-                    return Ok(());
-                }
-            }
+            let Some(head) = request_head(&mut reader)? else { return Ok(()) };
             let first = head.lines().next().unwrap_or_default().to_owned();
             let path = first.split(' ').nth(1).unwrap_or_default().to_owned();
             self.seen.lock().unwrap_or_else(PoisonError::into_inner).push((head.clone(), elsewhere));

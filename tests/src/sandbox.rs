@@ -102,6 +102,26 @@ pub fn alive(pid: Pid) -> bool {
     parent_and_state(pid.as_raw_nonzero().get()).is_some_and(|(_, state)| state != 'Z')
 }
 
+/// Process ids that a script wrote into a file, between spaces.
+///
+/// # Panics
+/// When there is no such file, or it holds something else.
+pub fn process_ids(file: &Path) -> Vec<Pid> {
+    let text = std::fs::read_to_string(file).expect("process ids");
+    text.split_whitespace().filter_map(|id| Pid::from_raw(id.parse().expect("a number"))).collect()
+}
+
+/// Whether processes that were killed are gone: on a busy machine that may take them a moment.
+pub fn are_gone(pids: &[Pid]) -> bool {
+    (0..200).any(|_| {
+        let gone = !pids.iter().any(|pid| alive(*pid));
+        if !gone {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        gone
+    })
+}
+
 impl Running {
     fn pid(&self) -> Pid {
         Pid::from_child(&self.child)

@@ -1,10 +1,11 @@
 //! Stands in for `vllm serve`: it listens where it is told, wants the key of its environment, and answers completions as vLLM documents them, with
 //! likelihoods that depend on all tokens before. `LLMCB_STAND_IN` makes it do one wrong thing.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
+use llmcb_tests::hub::request_head;
 use serde_json::{Value, json};
 
 fn does(what: &str) -> bool {
@@ -80,12 +81,7 @@ fn serve(stream: TcpStream) -> std::io::Result<()> {
     let mut reader = BufReader::new(stream.try_clone()?);
     let mut stream = stream;
     loop {
-        let mut head = String::new();
-        while !head.ends_with("\r\n\r\n") {
-            if reader.read_line(&mut head)? == 0 {
-                return Ok(());
-            }
-        }
+        let Some(head) = request_head(&mut reader)? else { return Ok(()) };
         let head = head.to_ascii_lowercase();
         let length =
             head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok()).unwrap_or(0);

@@ -6,8 +6,8 @@ use std::process::Command;
 use llmcb_tests::hub::{FakeHub, Manners};
 use llmcb_tests::model;
 use llmcb_tests::results::{Results, files_below, json};
-use llmcb_tests::sandbox::{Finished, Sandbox, alive};
-use rustix::process::{Pid, Signal};
+use llmcb_tests::sandbox::{Finished, Sandbox, alive, are_gone, process_ids};
+use rustix::process::Signal;
 
 const MODEL: &str = "some-org/tiny@v1.0";
 
@@ -387,24 +387,12 @@ fn ctrl_c_ends_pip_and_leaves_nothing_half_fetched() {
         command.env("LLMCB_PYTHON", endless_pip(&sandbox));
         let mut running = sandbox.start(command);
         running.wait_until("pip", || sandbox.path("pids").is_file());
-        let pids: Vec<Pid> = std::fs::read_to_string(sandbox.path("pids"))
-            .expect("process ids")
-            .split_whitespace()
-            .filter_map(|pid| Pid::from_raw(pid.parse().expect("a number")))
-            .collect();
+        let pids = process_ids(&sandbox.path("pids"));
         assert!(pids.len() == 2 && pids.iter().all(|pid| alive(*pid)), "{arguments:?}");
         running.signal(signal);
         let finished = running.wait().expect_code(130);
         assert!(!finished.stderr.contains("pip download"), "a stop is no failure:\n{}", finished.stderr);
-        // They were killed, but on a busy machine it may take them a moment to be gone.
-        let gone = (0..200).any(|_| {
-            let gone = !pids.iter().any(|pid| alive(*pid));
-            if !gone {
-                std::thread::sleep(std::time::Duration::from_millis(50));
-            }
-            gone
-        });
-        assert!(gone, "{arguments:?}: pip was left");
+        assert!(are_gone(&pids), "{arguments:?}: pip was left");
         let left = is_left_in(&sandbox.path("cache"));
         assert!(left.is_empty(), "{arguments:?}: {left:?}");
     }

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use llmcb_tests::artifacts;
 use llmcb_tests::results::{Results, json};
-use llmcb_tests::sandbox::{Finished, Sandbox};
+use llmcb_tests::sandbox::{Finished, Sandbox, are_gone, process_ids};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -190,20 +190,6 @@ fn ctrl_c_ends_a_set_up_with_all_that_it_started() {
     running.wait_until("pip", || pids.is_file());
     running.signal(Signal::INT);
     running.wait().expect_code(130);
-    let ids = std::fs::read_to_string(&pids).expect("process ids");
-    let is_gone = || {
-        ids.split_whitespace().all(|id| {
-            let state = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
-            state.is_empty() || state.contains(") Z ")
-        })
-    };
-    let gone = (0..200).any(|_| {
-        let gone = is_gone();
-        if !gone {
-            std::thread::sleep(std::time::Duration::from_millis(50));
-        }
-        gone
-    });
-    assert!(gone, "pip was left");
+    assert!(are_gone(&process_ids(&pids)), "pip was left");
     assert!(!sandbox.path("cache/backends/llama-cpp/installed.json").exists());
 }

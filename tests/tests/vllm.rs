@@ -5,8 +5,8 @@ use std::process::Command;
 
 use llmcb_tests::artifacts::profile_folder;
 use llmcb_tests::results::{Results, json};
-use llmcb_tests::sandbox::{Finished, Sandbox, alive};
-use rustix::process::{Pid, Signal};
+use llmcb_tests::sandbox::{Finished, Sandbox, are_gone, process_ids};
+use rustix::process::Signal;
 
 fn stand_in() -> PathBuf {
     profile_folder().join("examples/vllm_stand_in")
@@ -28,17 +28,9 @@ fn run(sandbox: &Sandbox, options: &str, further: &[&str], does: &str) -> Finish
 
 /// Whether the server and what it has started are gone, which may take a moment.
 fn is_gone(sandbox: &Sandbox) -> bool {
-    let ids = std::fs::read_to_string(sandbox.path("pids")).expect("process ids");
-    let ids: Vec<Pid> =
-        ids.split(' ').filter_map(|id| Pid::from_raw(id.parse().expect("a number"))).collect();
-    assert_eq!(ids.len(), 2);
-    (0..200).any(|_| {
-        let gone = !ids.iter().any(|pid| alive(*pid));
-        if !gone {
-            std::thread::sleep(std::time::Duration::from_millis(50));
-        }
-        gone
-    })
+    let pids = process_ids(&sandbox.path("pids"));
+    assert_eq!(pids.len(), 2);
+    are_gone(&pids)
 }
 
 #[test]

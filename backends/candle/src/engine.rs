@@ -248,7 +248,7 @@ impl CandleEngine {
     fn save_gguf(&self, directory: &Path, kind: GgufType, outside: StorageType) -> Result<CheckpointInfo> {
         let summary =
             write_gguf(directory, &self.opened.model, &self.finished, kind, outside).map_err(translate)?;
-        let all = summary.exact + summary.rounded + summary.requantised;
+        let all = summary.linears();
         let mut notes = Vec::new();
         if summary.rounded > 0 {
             notes.push(format!(

@@ -6,6 +6,7 @@ use std::path::Path;
 use llmcb_plugin_api::sdk::{
     Error, Host, ModelInfo, Profile, Result, Runner, Score, ScoreRequest, Tensor, Timing, Workload,
 };
+use llmcb_runner_kit::timing::repeated;
 use llmcb_runner_kit::{Checkpoint, translate};
 use llmcb_transformer::generate::{GenerateOptions, generate};
 use llmcb_transformer::{Precision, ScoreOptions, Scorer};
@@ -159,19 +160,11 @@ impl Runner for CandleRunner {
             batch_tokens: self.options.batch_tokens,
         };
         let host = &self.host;
-        let runs = workload.warm_up + workload.repetitions;
-        let mut timings = Vec::new();
-        for run in 0..runs {
-            host.progress(u64::from(run), u64::from(runs), "timing");
+        let timings = repeated(host, workload, |workload| {
             let (_, timing) = generate(&self.opened.model, &workload.prompts, &options, &mut |_| go_on(host))
                 .map_err(translate)?;
-            if run >= workload.warm_up {
-                timings.push(Timing {
-                    prefill_seconds: timing.prefill_seconds,
-                    decode_seconds: timing.step_seconds,
-                });
-            }
-        }
+            Ok(Timing { prefill_seconds: timing.prefill_seconds, decode_seconds: timing.step_seconds })
+        })?;
         let how = format!(
             "wall clock in process, greedy, {}, {} threads, stop tokens ignored, first token counted with the prompt{}",
             self.opened.model.precision(),

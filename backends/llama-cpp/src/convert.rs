@@ -92,15 +92,15 @@ pub(crate) fn gguf(checkpoint: &Checkpoint, weights: Weights, host: &Host) -> Re
             "llama.cpp reads GGUF alone, and the checkpoint cannot be written as one: {e}"
         ))
     })?;
-    let all = summary.exact + summary.rounded + summary.requantised;
+    let all = summary.linears();
     let mut stored = kind.name().to_owned();
     if summary.rounded > 0 {
         stored.push_str(" rounded");
     }
     if checkpoint.rounds_activations() {
         // ggml rounds inputs to 8 bits in blocks of 32 where weights are in blocks, and not at all elsewhere.
-        let blocks = matches!(kind, GgufType::Q8_0 | GgufType::Q4_1 | GgufType::Q4_0);
-        let how = if blocks { "inputs rounded in blocks of 32" } else { "inputs not rounded" };
+        let how =
+            if kind.float().is_none() { "inputs rounded in blocks of 32" } else { "inputs not rounded" };
         host.log(
             LogLevel::Warning,
             format!("llama.cpp has no place for how the checkpoint rounds activations: {how}"),

@@ -6,10 +6,10 @@ use std::time::Instant;
 use llmcb_plugin_api::sdk::{
     Error, Host, LogLevel, ModelInfo, Profile, Result, Runner, Score, ScoreRequest, Tensor, Timing, Workload,
 };
+use llmcb_runner_kit::Checkpoint;
 use llmcb_runner_kit::fit::{Fitted, fit};
 use llmcb_runner_kit::likelihood::{log_sum_exp, most_likely};
-use llmcb_runner_kit::{Checkpoint, translate};
-use llmcb_transformer::{LoadOptions, Model, Precision};
+use llmcb_runner_kit::timing::repeated;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -210,10 +210,7 @@ impl Runner for LlamaCppRunner {
 
     fn open(model: &Path, options: RunnerOptions, host: &Host) -> Result<Self> {
         let (functions, version) = library::load(&options)?;
-        // Its numbers are read block by block, where they are read at all.
-        let load = LoadOptions { threads: host.threads(), precision: Precision::F32, stream: true };
-        let mut checkpoint = Checkpoint::new(Model::open(model, &load).map_err(translate)?)?;
-        checkpoint.count_costs()?;
+        let mut checkpoint = Checkpoint::described(model, host)?;
         let gguf = gguf(&checkpoint, options.weights, host)?;
         host.progress(0, 0, "loading into llama.cpp");
         let loaded = Loaded::open(functions, &gguf.file, host.threads(), options.gpu_layers, options.repack)?;
@@ -314,15 +311,8 @@ impl Runner for LlamaCppRunner {
     }
 
     fn profile(&mut self, workload: &Workload) -> Result<Profile> {
-        let runs = workload.warm_up + workload.repetitions;
-        let mut timings = Vec::new();
-        for run in 0..runs {
-            self.host.progress(u64::from(run), u64::from(runs), "timing");
-            let timing = self.time(workload)?;
-            if run >= workload.warm_up {
-                timings.push(timing);
-            }
-        }
+        let host = self.host.clone();
+        let timings = repeated(&host, workload, |workload| self.time(workload))?;
         let how = format!(
             "wall clock in process, greedy, {} threads, stop tokens ignored, first token counted with the prompt",
             self.host.threads()

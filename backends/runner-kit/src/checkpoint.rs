@@ -1,10 +1,11 @@
 //! A model that is open, with its tokenizer and its description.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use llmcb_model_files::Tokenizer;
-use llmcb_plugin_api::sdk::{AttentionCost, Error, LinearCost, ModelInfo, Result};
-use llmcb_transformer::Model;
+use llmcb_plugin_api::sdk::{AttentionCost, Error, Host, LinearCost, ModelInfo, Result};
+use llmcb_transformer::{LoadOptions, Model, Precision};
 
 /// Errors of opening a model are the user's to mend; cancelling is not an error.
 pub fn translate(error: llmcb_transformer::Error) -> Error {
@@ -32,6 +33,18 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
+    /// Describes a model that a library is to run, with what a pass multiplies: its numbers are read block by block, where they are read at
+    /// all.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn described(path: &Path, host: &Host) -> Result<Self> {
+        let options = LoadOptions { threads: host.threads(), precision: Precision::F32, stream: true };
+        let mut checkpoint = Self::new(Model::open(path, &options).map_err(translate)?)?;
+        checkpoint.count_costs()?;
+        Ok(checkpoint)
+    }
+
     /// Describes a model that was opened from files.
     ///
     /// # Errors
@@ -92,7 +105,7 @@ impl Checkpoint {
 
     /// Whether the checkpoint asks for inputs of linears to be rounded while it runs.
     pub fn rounds_activations(&self) -> bool {
-        !self.model.original_config()["llmcb_activations"].is_null()
+        !self.model.architecture().activations.is_empty()
     }
 
     /// Token ids of texts.

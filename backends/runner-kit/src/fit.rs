@@ -2,38 +2,15 @@
 
 use llmcb_plugin_api::sdk::{Error, Result, ScoreRequest};
 
-/// A request as a model reads it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fitted {
-    /// Tokens to read: the context and all of the continuation but its last token, which is only predicted.
-    pub input: Vec<u32>,
-    /// How many of them are context. The token after the last of these is the first that is scored.
-    pub context: usize,
-    /// Whether tokens were cut from the left.
-    pub truncated: bool,
-}
+pub use llmcb_transformer::Fitted;
 
-/// Cuts a request from the left so that a model that reads `limit` tokens at once can score it, as lm-evaluation-harness does.
+/// As [`llmcb_transformer::fit`], of a request as the host asks it.
 ///
 /// # Errors
 /// The context is empty, or the continuation alone is too long; the message begins with `name`.
 pub fn fit(request: &ScoreRequest, limit: usize, name: &str) -> Result<Fitted> {
-    let scored = request.continuation.len();
-    if request.context.is_empty() {
-        return Err(Error::invalid(format!(
-            "{name}: the context is empty; begin it with the tokenizer's first token, or its end-of-text token"
-        )));
-    }
-    if scored > limit {
-        return Err(Error::invalid(format!(
-            "{name}: the continuation has {scored} tokens, more than the {limit} the model reads at once"
-        )));
-    }
-    let all = request.context.iter().chain(&request.continuation);
-    let cut = (request.context.len() + scored).saturating_sub(limit + 1);
-    let mut input: Vec<u32> = all.skip(cut).copied().collect();
-    input.pop();
-    Ok(Fitted { input, context: request.context.len() - cut, truncated: cut > 0 && scored > 0 })
+    llmcb_transformer::fit(&request.context, &request.continuation, limit, name)
+        .map_err(|e| Error::invalid(e.to_string()))
 }
 
 #[cfg(test)]

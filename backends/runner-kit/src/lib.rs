@@ -12,5 +12,6 @@ pub mod install;
 pub mod likelihood;
 pub mod process;
 pub mod server;
+pub mod timing;
 
 pub use checkpoint::{Checkpoint, translate};

@@ -46,16 +46,20 @@ impl Drop for Group {
     }
 }
 
-fn read_lines(from: impl Read + Send + 'static, to: Sender<String>) -> std::io::Result<()> {
+/// Reads lines in a thread of its own and shows each to `visit`, until that says that it wants no more. What is no text is shown as well as
+/// can be.
+///
+/// # Errors
+/// The thread cannot be started.
+pub(crate) fn read_lines(
+    from: impl Read + Send + 'static,
+    mut visit: impl FnMut(&str) -> bool + Send + 'static,
+) -> std::io::Result<()> {
     let read = move || {
         let mut lines = BufReader::new(from);
         let mut line = Vec::new();
-        // What is no text is shown as well as can be.
         while lines.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
-            let text = String::from_utf8_lossy(&line).trim_end().to_owned();
-            // Bars of progress are drawn over and over on one line.
-            let last = text.rsplit('\r').next().unwrap_or_default().to_owned();
-            if to.send(last).is_err() {
+            if !visit(String::from_utf8_lossy(&line).trim_end()) {
                 return;
             }
             line.clear();
@@ -75,11 +79,15 @@ pub fn run(host: &Host, what: &str, command: &mut Command, log: &Path, told: imp
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
     let mut running = Group(ends_with_us(command).spawn().map_err(failed)?);
     let (sender, lines) = channel();
+    // Bars of progress are drawn over and over on one line.
+    let send_to = |sender: Sender<String>| {
+        move |line: &str| sender.send(line.rsplit('\r').next().unwrap_or_default().to_owned()).is_ok()
+    };
     if let Some(stdout) = running.0.stdout.take() {
-        read_lines(stdout, sender.clone()).map_err(failed)?;
+        read_lines(stdout, send_to(sender.clone())).map_err(failed)?;
     }
     if let Some(stderr) = running.0.stderr.take() {
-        read_lines(stderr, sender).map_err(failed)?;
+        read_lines(stderr, send_to(sender)).map_err(failed)?;
     }
     let mut last: VecDeque<String> = VecDeque::new();
     loop {

@@ -1,7 +1,7 @@
 //! A library that serves over HTTP: a process of its own on loopback, from its start to its end.
 
 use std::collections::VecDeque;
-use std::io::{BufRead, BufReader, Read};
+use std::io::Read;
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -12,7 +12,7 @@ use llmcb_plugin_api::sdk::{Error, Host, Result};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 use crate::http::Client;
-use crate::process::ends_with_us;
+use crate::process::{ends_with_us, read_lines};
 
 /// How often a server that starts is asked whether it is ready.
 const TICK: Duration = Duration::from_millis(200);
@@ -57,24 +57,18 @@ fn lock(said: &Mutex<Said>) -> std::sync::MutexGuard<'_, Said> {
 /// Passes a server's output on to standard error, which goes beside the result, and keeps its end.
 fn watch(from: impl Read + Send + 'static, said: &Arc<Mutex<Said>>) -> std::io::Result<()> {
     let said = Arc::clone(said);
-    let read = move || {
-        let mut lines = BufReader::new(from);
-        let mut line = Vec::new();
-        while lines.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
-            let text = String::from_utf8_lossy(&line).trim_end().to_owned();
-            eprintln!("{text}");
-            if !text.trim().is_empty() {
-                let mut said = lock(&said);
-                said.lines += 1;
-                said.last.push_back(text);
-                if said.last.len() > KEPT {
-                    said.last.pop_front();
-                }
+    read_lines(from, move |line| {
+        eprintln!("{line}");
+        if !line.trim().is_empty() {
+            let mut said = lock(&said);
+            said.lines += 1;
+            said.last.push_back(line.to_owned());
+            if said.last.len() > KEPT {
+                said.last.pop_front();
             }
-            line.clear();
         }
-    };
-    std::thread::Builder::new().name("server output".into()).spawn(read).map(|_| ())
+        true
+    })
 }
 
 /// A port of the loopback interface that nobody listens on now.

@@ -72,8 +72,8 @@ impl GgufType {
         }
     }
 
-    /// The type of its numbers, where it holds numbers.
-    fn float(self) -> Option<FloatType> {
+    /// The type of its numbers, where it holds numbers and not blocks of codes.
+    pub fn float(self) -> Option<FloatType> {
         match self {
             GgufType::F32 => Some(FloatType::F32),
             GgufType::F16 => Some(FloatType::F16),
@@ -129,6 +129,13 @@ pub struct GgufSummary {
     pub requantised: usize,
     /// Why integer codes could not be kept, the first reason that was met.
     pub reason: Option<String>,
+}
+
+impl GgufSummary {
+    /// All linears.
+    pub fn linears(&self) -> usize {
+        self.exact + self.rounded + self.requantised
+    }
 }
 
 /// Writes `model.gguf` into an existing directory: the model with `blocks` in place of its own (all, in order). `outside` is the type of embedding

@@ -19,6 +19,7 @@ mod checkpoint;
 mod costs;
 mod error;
 pub mod families;
+mod fit;
 mod formats;
 mod forward;
 pub mod generate;
@@ -52,6 +53,7 @@ pub use calibration::{BlockInputs, CalibrationOptions, Calibrator, StatisticRequ
 pub use checkpoint::{CheckpointOptions, CheckpointWriter, StorageType};
 pub use costs::{AttentionCost, Costs, LinearCost};
 pub use error::{Error, Result};
+pub use fit::{Fitted, fit};
 pub use formats::{BlockStore, Chosen, FORMATS, FormatChoice, StorageFormat, Stored};
 pub use gguf::{GGUF_FILE, GgufSummary, GgufType, write_gguf};
 pub use layout::{InputGroup, LinearName, ModuleInfo, Names, OuterTensor, Role};

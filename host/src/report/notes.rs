@@ -121,15 +121,16 @@ fn agreement_lines(run: &RunResult) -> Vec<String> {
     for cell in &run.cells {
         for one in &cell.agreement {
             let model = if several { format!("{} ", short_name(&cell.model)) } else { String::new() };
-            let choices = match one.choices_differ {
+            let found = one.agreement;
+            let choices = match found.choices_differ {
                 0 => String::new(),
                 n => format!(", {n} choices differ"),
             };
             let words = format!(
                 "{model}{} {} (at most {}{choices})",
                 cell.method,
-                nats(one.mean_difference),
-                nats(one.largest_difference)
+                nats(found.mean_difference),
+                nats(found.largest_difference)
             );
             lines.entry((&cell.backend, &one.with, &one.task)).or_default().push(words);
         }

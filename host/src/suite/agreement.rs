@@ -5,21 +5,12 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use super::pairs::{is_scored, items_of};
-use super::result::{AgreementRecord, Cell};
+use super::result::{Agreement, AgreementRecord, Cell};
 use crate::tasks::{ItemResult, Outcome};
 
 /// What was compared already.
 #[derive(Default)]
 pub(super) struct Agreements(RefCell<HashMap<[PathBuf; 2], Option<Agreement>>>);
-
-/// The numbers of a record.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Agreement {
-    log_likelihoods: usize,
-    mean_difference: f64,
-    largest_difference: f64,
-    choices_differ: usize,
-}
 
 impl Agreements {
     /// Compares every cell with that of the first backend, `reference`, that has the same model, method and seed. `root` is the result directory.
@@ -38,14 +29,7 @@ impl Agreements {
                 let Some(agreement) = self.compare(root, [&like.directory, &stage.directory]) else {
                     continue;
                 };
-                found.push(AgreementRecord {
-                    task: task.clone(),
-                    with: reference.to_owned(),
-                    log_likelihoods: agreement.log_likelihoods,
-                    mean_difference: agreement.mean_difference,
-                    largest_difference: agreement.largest_difference,
-                    choices_differ: agreement.choices_differ,
-                });
+                found.push(AgreementRecord { task: task.clone(), with: reference.to_owned(), agreement });
             }
             cell.agreement = found;
         }

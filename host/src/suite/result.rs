@@ -312,6 +312,14 @@ pub struct AgreementRecord {
     pub task: String,
     /// Label of the other backend.
     pub with: String,
+    /// The comparison.
+    #[serde(flatten)]
+    pub agreement: Agreement,
+}
+
+/// A comparison of log-likelihoods.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Agreement {
     /// How many log-likelihoods were compared: of each choice of a question, or of a window of a text.
     pub log_likelihoods: usize,
     /// By how much they differ on average, in nats.

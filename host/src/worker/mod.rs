@@ -25,7 +25,7 @@ pub(crate) use usage::Usage;
 
 use std::path::Path;
 
-use llmcb_plugin_api::sdk::Descriptor;
+use llmcb_plugin_api::sdk::{Descriptor, LibraryStatus};
 use serde_json::Value;
 
 /// Name of the hidden subcommand that turns the program into a worker.
@@ -58,6 +58,23 @@ pub fn normalize_options(
         protocol::Request::Normalize { path: path.into(), role: role.into(), options: given.clone() };
     match worker.call(request, &Interrupt::never(), &mut |_| ())? {
         Answer::Normalized(options) => Ok(options),
+        other => Err(other.unexpected()),
+    }
+}
+
+/// Asks a backend in a worker for the library that its runner, with complete options, needs; nothing where it needs none.
+///
+/// # Errors
+/// What the plugin objects to, or how the worker died of it.
+pub fn find_library(
+    path: &Path,
+    runner: &Value,
+    options: &WorkerOptions,
+) -> Result<Option<LibraryStatus>, WorkerError> {
+    let mut worker = Supervisor::spawn(options)?;
+    let request = protocol::Request::FindLibrary { path: path.into(), options: runner.clone() };
+    match worker.call(request, &Interrupt::never(), &mut |_| ())? {
+        Answer::Library(status) => Ok(status.map(|status| *status)),
         other => Err(other.unexpected()),
     }
 }

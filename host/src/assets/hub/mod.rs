@@ -15,7 +15,7 @@ use super::progress::{Progress, ProgressFn};
 use super::registry::HubFile;
 use super::stop::Stop;
 use crate::report::numbers;
-use hf_hub::{Cache, Repo, RepoType};
+use hf_hub::{Cache, CacheRepo, Repo, RepoType};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::channel;
@@ -66,8 +66,9 @@ impl Hub {
         self.options.endpoint.trim_end_matches('/')
     }
 
-    fn cached(&self, repo: &Repo, path: &str) -> Option<PathBuf> {
-        Cache::new(self.options.cache.clone()).repo(repo.clone()).get(path)
+    /// A repository's part of the hub's cache.
+    fn cache(&self, repo: &Repo) -> CacheRepo {
+        Cache::new(self.options.cache.clone()).repo(repo.clone())
     }
 
     /// Fetches a file of a data set into the hub's cache and checks it against the hash that the hub names it by.
@@ -81,7 +82,7 @@ impl Hub {
         stop: &Stop,
     ) -> Result<PathBuf, SourceError> {
         let repo = Repo::with_revision(file.repo.to_owned(), RepoType::Dataset, file.revision.to_owned());
-        if let Some(path) = self.cached(&repo, file.path) {
+        if let Some(path) = self.cache(&repo).get(file.path) {
             match check_cached(&path) {
                 Ok(()) => return Ok(path),
                 Err(reason) if self.options.offline => return Err(SourceError::Unavailable(reason)),
@@ -143,14 +144,14 @@ impl Hub {
         let commit = &listing.commit;
         // Asked for by its commit, or a branch that moves meanwhile would give files of two.
         let at = Repo::with_revision(id.clone(), RepoType::Model, commit.clone());
-        let cache = Cache::new(self.options.cache.clone()).repo(repo.clone());
+        let cache = self.cache(repo);
         let snapshot = cache.pointer_path(commit);
         let lacking: Vec<&String> = names.iter().filter(|name| !snapshot.join(name).is_file()).collect();
         if !lacking.is_empty() {
             let bytes = listing.bytes_to_come(&lacking, |etag| cache.blob_path(etag));
             room(&self.options.cache, bytes).map_err(SourceError::Unavailable)?;
-            let (files, short) = (lacking.len(), &commit[..commit.len().min(12)]);
-            let size = numbers::bytes(bytes);
+            let (files, size) = (lacking.len(), numbers::bytes(bytes));
+            let short: String = commit.chars().take(12).collect();
             progress(Progress::Message(format!("{id}: {files} files to fetch, {size}, of commit {short}")));
         }
         for name in lacking {
@@ -163,16 +164,12 @@ impl Hub {
             }
         }
         self.stands_for(repo, commit)?;
-        Ok(match names.last() {
-            Some(one) if one.ends_with(".gguf") => snapshot.join(one),
-            _ => snapshot,
-        })
+        Ok(model_in(snapshot, names))
     }
 
     /// Notes in the hub's cache which commit a revision is.
     fn stands_for(&self, repo: &Repo, commit: &str) -> Result<(), SourceError> {
-        let cache = Cache::new(self.options.cache.clone()).repo(repo.clone());
-        cache.create_ref(commit).map_err(|e| {
+        self.cache(repo).create_ref(commit).map_err(|e| {
             let folder = self.options.cache.display();
             SourceError::Unavailable(format!("cannot write the hub's cache in {folder}: {e}"))
         })
@@ -213,10 +210,7 @@ impl Hub {
             return None;
         }
         let chosen = choose("", &names).ok()?;
-        Some(match chosen.last() {
-            Some(one) if one.ends_with(".gguf") => snapshot.join(one),
-            _ => snapshot,
-        })
+        Some(model_in(snapshot, &chosen))
     }
 
     /// Asks whether the hub can be reached, once for all.
@@ -245,7 +239,7 @@ impl Hub {
     ) -> Result<Fetched, SourceError> {
         progress(Progress::Message(format!("fetching {}/{path} from {}", repo.url(), self.endpoint())));
         let what = format!("{}/{path}", repo.url());
-        let cache = Cache::new(self.options.cache.clone()).repo(repo.clone());
+        let cache = self.cache(repo);
         let url = format!("{}/{}/resolve/{}/{path}", self.endpoint(), repo.url(), repo.url_revision());
         let name = path.to_owned();
         self.apart(repo, &what, progress, stop, move |client, tell| fetch(client, &cache, &url, &name, tell))
@@ -299,6 +293,14 @@ impl Hub {
                 }
             }
         }
+    }
+}
+
+/// What is opened of the chosen files in a snapshot: the folder, or the file where they are one GGUF.
+fn model_in(snapshot: PathBuf, chosen: &[String]) -> PathBuf {
+    match chosen.last() {
+        Some(one) if one.ends_with(".gguf") => snapshot.join(one),
+        _ => snapshot,
     }
 }
 
