@@ -2,9 +2,11 @@
 //!
 //! A library knows neither our tokenizers nor our checkpoints' formats, and is installed apart from the plugin. So a [`Checkpoint`] gives the same
 //! tokens and the same description of a model whichever library runs it, [`fit`] cuts requests to a model's context in one way for all, and
-//! [`install`], [`process`] and [`server`] start what is not ours so that it ends with us, and [`http`] speaks with it.
+//! [`install`], [`process`] and [`server`] start what is not ours so that it ends with us, and [`http`] and
+//! [`completions`] speak with it.
 
 pub mod checkpoint;
+pub mod completions;
 pub mod fit;
 pub mod http;
 pub mod hub_layout;

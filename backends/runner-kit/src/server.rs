@@ -18,10 +18,16 @@ use crate::process::{ends_with_us, read_lines};
 const TICK: Duration = Duration::from_millis(200);
 /// How long a server may take to end when it is asked to.
 const GRACE: Duration = Duration::from_secs(10);
+/// How long one that answers no more may take to end, before it counts as alive.
+const DYING: Duration = Duration::from_secs(5);
 /// Lines of its output that are kept for messages.
 const KEPT: usize = 300;
 
+/// Ports that are tried: one that was free may be taken until the server listens on it.
+const PORTS: usize = 3;
+
 /// What is known of a server before it is started.
+#[derive(Debug, Clone, Copy)]
 pub struct Plan {
     /// The library, for messages.
     pub name: &'static str,
@@ -72,19 +78,13 @@ fn watch(from: impl Read + Send + 'static, said: &Arc<Mutex<Said>>) -> std::io::
 }
 
 /// A port of the loopback interface that nobody listens on now.
-///
-/// # Errors
-/// There is none.
-pub fn free_port() -> Result<u16> {
+fn free_port() -> Result<u16> {
     let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
     Ok(free.map_err(|e| Error::failed(format!("no free port on 127.0.0.1: {e}")))?.port())
 }
 
 /// A key that nobody else knows, for servers that take one.
-///
-/// # Errors
-/// The operating system gives no random bytes.
-pub fn random_key() -> Result<String> {
+fn random_key() -> Result<String> {
     let mut bytes = [0u8; 24];
     let read = std::fs::File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes));
     read.map_err(|e| Error::failed(format!("cannot read /dev/urandom: {e}")))?;
@@ -92,11 +92,24 @@ pub fn random_key() -> Result<String> {
 }
 
 impl Server {
-    /// Starts a server that was told to listen on `port` of the loopback interface and to want `key`, and waits until it is ready.
+    /// Starts a server, whose command is told a free port of the loopback interface and a key that nobody else knows, and waits until it is
+    /// ready.
     ///
     /// # Errors
     /// It cannot be started, ends, is not ready in time, or the user asked to stop. The message has the cause that it gave.
-    pub fn start(plan: Plan, command: &mut Command, port: u16, key: &str, host: &Host) -> Result<Self> {
+    pub fn start(plan: Plan, host: &Host, command: impl Fn(u16, &str) -> Command) -> Result<Self> {
+        let mut tried = 0;
+        loop {
+            let (port, key) = (free_port()?, random_key()?);
+            tried += 1;
+            match Self::start_at(plan, &mut command(port, &key), port, &key, host) {
+                Err(error) if tried < PORTS && is_taken(&error) => {}
+                outcome => return outcome,
+            }
+        }
+    }
+
+    fn start_at(plan: Plan, command: &mut Command, port: u16, key: &str, host: &Host) -> Result<Self> {
         let name = plan.name;
         let failed = |e: std::io::Error| Error::failed(format!("{name} could not be started: {e}"));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
@@ -168,6 +181,11 @@ impl Server {
         }
     }
 
+    /// The library, for messages.
+    pub fn name(&self) -> &'static str {
+        self.plan.name
+    }
+
     /// Sends requests to it.
     pub fn client(&self) -> &Client {
         &self.client
@@ -175,11 +193,22 @@ impl Server {
 
     /// An error of a request, with the cause where the server has ended.
     pub fn explain(&mut self, error: Error) -> Error {
-        match self.child.try_wait() {
-            Ok(Some(status)) => self.ended(status),
-            _ => error,
+        let begin = Instant::now();
+        loop {
+            match self.child.try_wait() {
+                Ok(Some(status)) => return self.ended(status),
+                // One that dies closes its connections first: its end is a moment away.
+                Ok(None) if begin.elapsed() < DYING && !self.client.answers(self.plan.health) => {
+                    std::thread::sleep(TICK / 4);
+                }
+                _ => return error,
+            }
         }
     }
+}
+
+fn is_taken(error: &Error) -> bool {
+    error.message().to_ascii_lowercase().contains("address already in use")
 }
 
 /// The line that says best what was wrong: the last that names an error, else the last. What is indented below it belongs to it.

@@ -4,19 +4,6 @@ use llmcb_plugin_api::sdk::{Error, Result, Score};
 use llmcb_runner_kit::fit::Fitted;
 use serde_json::Value;
 
-/// The choices of an answer, in the order of the prompts.
-///
-/// # Errors
-/// There are not as many as prompts.
-pub(crate) fn choices(answer: &Value, prompts: usize) -> Result<Vec<&Value>> {
-    let mut choices: Vec<&Value> = answer["choices"].as_array().into_iter().flatten().collect();
-    choices.sort_by_key(|choice| choice["index"].as_u64());
-    if choices.len() != prompts {
-        return Err(Error::failed(format!("vLLM answered {} of {prompts} prompts", choices.len())));
-    }
-    Ok(choices)
-}
-
 /// The score of a continuation from the `prompt_logprobs` of its whole prompt: for each token an object by token id, with its logarithm of the
 /// probability and its rank among all tokens, 1 the most likely.
 ///
@@ -39,59 +26,38 @@ pub(crate) fn score(choice: &Value, continuation: &[u32], fitted: &Fitted) -> Re
     Ok(score)
 }
 
-/// Token ids of a choice or of an event of a stream.
-///
-/// # Errors
-/// There are none.
-pub(crate) fn token_ids(choice: &Value) -> Result<Vec<u32>> {
-    let ids = choice["token_ids"].as_array();
-    let ids = ids.ok_or_else(|| Error::failed("vLLM gave no token ids; it is too old a version"))?;
-    let id = |id: &Value| id.as_u64().and_then(|id| u32::try_from(id).ok());
-    let read: Option<Vec<u32>> = ids.iter().map(id).collect();
-    read.ok_or_else(|| Error::failed("vLLM gave token ids that are no numbers"))
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
     use super::*;
 
-    fn answer() -> Value {
+    fn answered() -> Value {
         let token = |id: &str, logprob: f64, rank: u32| json!({id: {"logprob": logprob, "rank": rank}, "9": {"logprob": -0.1, "rank": 1}});
-        json!({"choices": [
-            {"index": 1, "token_ids": [4, 5], "prompt_logprobs": null},
-            {"index": 0, "prompt_logprobs": [null, token("7", -1.0, 3), token("8", -2.0, 1), token("6", -0.5, 1)]},
-        ]})
+        json!({"prompt_logprobs": [null, token("7", -1.0, 3), token("8", -2.0, 1), token("6", -0.5, 1)]})
     }
 
     #[test]
     fn the_continuation_alone_is_scored() {
-        let answer = answer();
-        let choices = choices(&answer, 2).unwrap();
         let fitted = Fitted { input: vec![1, 7, 8], context: 2, truncated: true };
-        let found = score(choices[0], &[8, 6], &fitted).unwrap();
+        let found = score(&answered(), &[8, 6], &fitted).unwrap();
         assert_eq!((found.log_likelihood, found.greedy, found.truncated), (-2.5, true, true));
         assert_eq!(found.token_log_likelihoods, [-2.0, -0.5]);
         let fitted = Fitted { context: 1, ..fitted };
-        assert!(!score(choices[0], &[7, 8, 6], &fitted).unwrap().greedy);
-        assert_eq!(token_ids(choices[1]).unwrap(), [4, 5]);
+        assert!(!score(&answered(), &[7, 8, 6], &fitted).unwrap().greedy);
     }
 
     #[test]
     fn answers_that_lack_something_are_refused() {
-        let answer = answer();
-        assert!(choices(&answer, 3).unwrap_err().to_string().contains("2 of 3 prompts"));
-        let all = choices(&answer, 2).unwrap();
         let fitted = Fitted { input: vec![1, 7, 8], context: 2, truncated: false };
+        let none = json!({"prompt_logprobs": null});
         for (choice, continuation, says) in [
-            (all[0], &[8, 5][..], "lack token 5"),
-            (all[0], &[8][..], "are 4 of 3"),
-            (all[1], &[8, 6], "are missing"),
+            (answered(), &[8, 5][..], "lack token 5"),
+            (answered(), &[8][..], "are 4 of 3"),
+            (none, &[8, 6], "are missing"),
         ] {
-            let message = score(choice, continuation, &fitted).unwrap_err().to_string();
+            let message = score(&choice, continuation, &fitted).unwrap_err().to_string();
             assert!(message.contains(says), "{message}");
         }
-        assert!(token_ids(all[0]).is_err());
     }
 }

@@ -1,32 +1,29 @@
 //! The runner.
 
 use std::path::Path;
-use std::sync::mpsc::channel;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use llmcb_plugin_api::sdk::{
-    Error, Host, Library, ModelInfo, Profile, Result, Runner, Score, ScoreRequest, Timing, Workload,
-    libraries_folder,
+    Error, Host, Library, ModelInfo, Profile, Result, Runner, Score, ScoreRequest, Workload, libraries_folder,
 };
 use llmcb_runner_kit::Checkpoint;
+use llmcb_runner_kit::completions::{
+    HOW, Prompts, choices, complete, count_token_ids, generate, portions, time,
+};
 use llmcb_runner_kit::fit::{Fitted, fit};
 use llmcb_runner_kit::hub_layout::{HubLayout, hub_layout};
-use llmcb_runner_kit::server::{Plan, Server, free_port, random_key};
+use llmcb_runner_kit::server::{Plan, Server};
 use llmcb_runner_kit::timing::repeated;
 use llmcb_transformer::StorageType;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::answers::{choices, score, token_ids};
+use crate::answers::score;
 use crate::library::{Vllm, executable};
 use crate::serve::{self, MODEL, Place};
 
-const COMPLETIONS: &str = "/v1/completions";
-/// Tokens of the prompts that are sent at once: an answer is a sign of life.
-const TOGETHER: usize = 4096;
-/// Ports that are tried: one that was free may be taken until vLLM listens on it.
-const PORTS: usize = 3;
+const NAME: &str = "vLLM";
 
 /// Where vLLM runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -179,102 +176,16 @@ fn fitting(checkpoint: &Checkpoint, options: &RunnerOptions) -> usize {
 fn start(options: &RunnerOptions, model: &Path, length: usize, host: &Host) -> Result<Server> {
     let cache = libraries_folder()?.join("vllm-cache");
     let executable = executable(options)?;
-    let mut tried = 0;
-    loop {
-        let (port, key) = (free_port()?, random_key()?);
-        let place =
-            Place { port, key: &key, threads: host.threads(), seed: host.seed(), length, cache: &cache };
-        let plan = Plan {
-            name: "vLLM",
-            health: "/health",
-            start_limit: Duration::from_secs(options.start_limit),
-            request_limit: Duration::from_secs(options.request_limit),
-        };
-        tried += 1;
-        let mut command = serve::command(&executable, model, options, &place);
-        match Server::start(plan, &mut command, port, &key, host) {
-            Err(error) if tried < PORTS && error.message().contains("address already in use") => {}
-            outcome => return outcome,
-        }
-    }
-}
-
-/// Requests, by their places, in portions of about [`TOGETHER`] tokens.
-fn portions(requests: &[ScoreRequest]) -> Vec<Vec<usize>> {
-    let mut portions: Vec<Vec<usize>> = Vec::new();
-    let mut tokens = usize::MAX;
-    for (i, request) in requests.iter().enumerate().filter(|(_, request)| !request.continuation.is_empty()) {
-        let own = request.context.len() + request.continuation.len();
-        if tokens.saturating_add(own) > TOGETHER {
-            portions.push(Vec::new());
-            tokens = 0;
-        }
-        tokens += own;
-        if let Some(portion) = portions.last_mut() {
-            portion.push(i);
-        }
-    }
-    portions
-}
-
-impl VllmRunner {
-    fn post(&mut self, body: &Value) -> Result<Value> {
-        let answer = self.server.client().post(COMPLETIONS, body);
-        answer.map_err(|error| self.server.explain(error))
-    }
-
-    /// Runs a workload once: a stream for each prompt, all at the same time.
-    fn time(&mut self, workload: &Workload) -> Result<Timing> {
-        let (sender, arrivals) = channel();
-        let begin = Instant::now();
-        let new_tokens = workload.new_tokens.max(1) as usize;
-        let client = self.server.client();
-        let outcome: Result<()> = std::thread::scope(|scope| {
-            let streams: Vec<_> = workload
-                .prompts
-                .iter()
-                .map(|prompt| {
-                    let (client, sender) = (client.clone(), sender.clone());
-                    scope.spawn(move || {
-                        let body = json!({
-                            "model": MODEL, "prompt": prompt, "max_tokens": new_tokens, "min_tokens": new_tokens, "temperature": 0,
-                            "ignore_eos": true, "stream": true, "return_token_ids": true,
-                        });
-                        let mut count = 0;
-                        client.stream(COMPLETIONS, &body, |event| {
-                            let now = begin.elapsed().as_secs_f64();
-                            for choice in event["choices"].as_array().into_iter().flatten() {
-                                for _ in token_ids(choice)? {
-                                    let _ = sender.send((count, now));
-                                    count += 1;
-                                }
-                            }
-                            Ok(())
-                        })?;
-                        match count == new_tokens {
-                            true => Ok(()),
-                            false => Err(Error::failed(format!("vLLM gave {count} of {new_tokens} tokens"))),
-                        }
-                    })
-                })
-                .collect();
-            streams.into_iter().try_for_each(|stream| match stream.join() {
-                Ok(outcome) => outcome,
-                Err(_) => Err(Error::failed("a stream was left")),
-            })
-        });
-        drop(sender);
-        outcome.map_err(|error| self.server.explain(error))?;
-        // A step is over when the slowest prompt has its token.
-        let mut there = vec![0.0_f64; new_tokens];
-        for (count, at) in arrivals {
-            if let Some(there) = there.get_mut(count) {
-                *there = there.max(at);
-            }
-        }
-        let decode_seconds = there.windows(2).map(|pair| (pair[1] - pair[0]).max(0.0)).collect();
-        Ok(Timing { prefill_seconds: there[0], decode_seconds })
-    }
+    let plan = Plan {
+        name: NAME,
+        health: "/health",
+        start_limit: Duration::from_secs(options.start_limit),
+        request_limit: Duration::from_secs(options.request_limit),
+    };
+    Server::start(plan, host, |port, key| {
+        let place = Place { port, key, threads: host.threads(), seed: host.seed(), length, cache: &cache };
+        serve::command(&executable, model, options, &place)
+    })
 }
 
 impl Runner for VllmRunner {
@@ -343,8 +254,8 @@ impl Runner for VllmRunner {
                 fitted.push(one);
             }
             let body = json!({"model": MODEL, "prompt": prompts, "max_tokens": 1, "temperature": 0, "prompt_logprobs": 0});
-            let answer = self.post(&body)?;
-            let choices = choices(&answer, portion.len())?;
+            let answer = complete(&mut self.server, &body)?;
+            let choices = choices(NAME, &answer, portion.len())?;
             for ((choice, i), fitted) in choices.into_iter().zip(portion).zip(&fitted) {
                 scores[i] = score(choice, &requests[i].continuation, fitted)?;
             }
@@ -353,39 +264,25 @@ impl Runner for VllmRunner {
     }
 
     fn generate(&mut self, prompts: &[Vec<u32>], max_new_tokens: u32, stop: &[u32]) -> Result<Vec<Vec<u32>>> {
-        let mut answers = Vec::new();
-        for (i, prompt) in prompts.iter().enumerate() {
-            self.host.check_cancelled()?;
-            if prompt.is_empty() || prompt.len() > self.limit {
-                let (length, limit) = (prompt.len(), self.limit);
-                return Err(Error::invalid(format!(
-                    "prompt {i} has {length} tokens, the model takes 1 to {limit}"
-                )));
-            }
-            let most = (max_new_tokens as usize).min(self.limit + 1 - prompt.len());
-            if most == 0 {
-                answers.push(Vec::new());
-                continue;
-            }
-            let body = json!({
+        let asked = Prompts { prompts, max_new_tokens, stop, limit: self.limit };
+        generate(&mut self.server, &self.host, &asked, |prompt, most| {
+            json!({
                 "model": MODEL, "prompt": prompt, "max_tokens": most, "temperature": 0, "ignore_eos": true,
                 "stop_token_ids": stop, "return_token_ids": true,
-            });
-            let answer = self.post(&body)?;
-            let mut tokens = token_ids(choices(&answer, 1)?[0])?;
-            if let Some(end) = tokens.iter().position(|token| stop.contains(token)) {
-                tokens.truncate(end);
-            }
-            answers.push(tokens);
-        }
-        Ok(answers)
+            })
+        })
     }
 
     fn profile(&mut self, workload: &Workload) -> Result<Profile> {
         let host = self.host.clone();
-        let timings = repeated(&host, workload, |workload| self.time(workload))?;
-        let how = "wall clock of a client that streams all prompts at once from the server on loopback, greedy, stop tokens ignored, \
-                   no prefix caching, first token counted with the prompt";
-        Ok(Profile { timings, how: how.to_owned() })
+        let body = |prompt: &[u32], new_tokens: usize| {
+            json!({
+                "model": MODEL, "prompt": prompt, "max_tokens": new_tokens, "min_tokens": new_tokens, "temperature": 0,
+                "ignore_eos": true, "stream": true, "return_token_ids": true,
+            })
+        };
+        let count = |event: &Value| count_token_ids(NAME, event);
+        let timings = repeated(&host, workload, |workload| time(&mut self.server, workload, body, count))?;
+        Ok(Profile { timings, how: HOW.to_owned() })
     }
 }
