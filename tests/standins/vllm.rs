@@ -56,6 +56,12 @@ fn main() {
     if does("never ready") {
         std::thread::sleep(Duration::from_secs(600));
     }
+    if does("works hard") {
+        let spent = || rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+        while (spent().tv_sec, spent().tv_nsec) < (1, 500_000_000) {
+            std::hint::spin_loop();
+        }
+    }
     if does("slow start") {
         for step in 0..4 {
             std::thread::sleep(Duration::from_millis(400));

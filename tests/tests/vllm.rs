@@ -81,6 +81,29 @@ fn a_checkpoint_is_scored_and_timed_by_one_server_which_ends_with_the_run() {
 }
 
 #[test]
+fn memory_on_gpus_and_time_of_all_processes_are_those_of_the_server_too() {
+    use std::os::unix::fs::PermissionsExt;
+    let sandbox = Sandbox::new();
+    // The driver's program, which tells the memory of the server and of a process that is none of ours.
+    let script = "#!/bin/sh\necho '1, 9000'\nread -r server child < \"$LLMCB_STAND_IN_PID\"\n[ -z \"$server\" ] || echo \"$server, 1500\"\n";
+    let tells = sandbox.path("bin/nvidia-smi");
+    std::fs::create_dir_all(sandbox.path("bin")).expect("folder");
+    std::fs::write(&tells, script).expect("script");
+    std::fs::set_permissions(&tells, std::fs::Permissions::from_mode(0o755)).expect("script");
+    let mut command = command(&sandbox, "", &["--tasks", "arc_easy"], "works hard");
+    let path = std::env::var("PATH").unwrap_or_default();
+    command.env("PATH", format!("{}:{path}", sandbox.path("bin").display()));
+    let finished = sandbox.start(command).wait().expect_code(0);
+    let table = finished.stdout.replace("\n  ", " ");
+    assert!(table.contains("GPU memory") && table.contains("1.46 GiB"), "{table}");
+    let stages = Results::read(&sandbox.out()).stages();
+    let result = json(&stages[0].folder.join("result.json"));
+    assert_eq!(result["gpu_peak_memory_bytes"], 1500 << 20);
+    // The server computes for one and a half seconds before it is ready; the worker only waits.
+    assert!(result["cpu_seconds"].as_f64().expect("a time") > 1.0, "{}", result["cpu_seconds"]);
+}
+
+#[test]
 fn what_goes_wrong_in_the_server_costs_its_cells_and_is_explained() {
     for (does, options, says) in [
         ("crashes at load", "", "vLLM ended with exit status: 1: ValueError: The input size is not aligned"),

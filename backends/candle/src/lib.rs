@@ -29,6 +29,7 @@ fn descriptor() -> Descriptor {
         .licence(env!("CARGO_PKG_LICENSE"))
         .authors("The llmcb-host authors")
         .formats(&["safetensors", "gguf"])
+        .runs_quantised(&["cpu"], &["gptq", "awq", "compressed-tensors", "gguf"])
         .streams_weights()
 }
 

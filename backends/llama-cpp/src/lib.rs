@@ -33,6 +33,7 @@ fn descriptor() -> Descriptor {
             "https://github.com/ggml-org/llama.cpp",
         )
         .formats(&["safetensors", "gguf"])
+        .runs_quantised(&["cpu"], &["gguf"])
 }
 
 llmcb_plugin_api::export_backend!(

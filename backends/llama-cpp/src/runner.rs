@@ -211,7 +211,7 @@ impl Runner for LlamaCppRunner {
     fn open(model: &Path, options: RunnerOptions, host: &Host) -> Result<Self> {
         let (functions, version) = library::load(&options)?;
         let mut checkpoint = Checkpoint::described(model, host)?;
-        let gguf = gguf(&checkpoint, options.weights, host)?;
+        let gguf = checkpoint.prepare(|checkpoint| gguf(checkpoint, options.weights, host))?;
         host.progress(0, 0, "loading into llama.cpp");
         let loaded = Loaded::open(functions, &gguf.file, host.threads(), options.gpu_layers, options.repack)?;
         let trained = loaded.trained_length().min(checkpoint.info.max_position_embeddings as usize);

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 use llmcb_model_files::Tokenizer;
 use llmcb_plugin_api::sdk::{AttentionCost, Error, Host, LinearCost, ModelInfo, Result};
@@ -101,6 +102,17 @@ impl Checkpoint {
         self.info.linears = costs.linears.into_iter().map(linear).collect();
         self.info.attention = costs.attention.into_iter().map(attention).collect();
         Ok(())
+    }
+
+    /// Makes what a library reads in place of the checkpoint, and counts how long that takes: it is none of the library's time.
+    ///
+    /// # Errors
+    /// What `make` says.
+    pub fn prepare<T>(&mut self, make: impl FnOnce(&Self) -> Result<T>) -> Result<T> {
+        let begin = Instant::now();
+        let made = make(self)?;
+        self.info.preparation_seconds += begin.elapsed().as_secs_f64();
+        Ok(made)
     }
 
     /// Whether the checkpoint asks for inputs of linears to be rounded while it runs.

@@ -32,6 +32,7 @@ fn descriptor() -> Descriptor {
         )
         .devices(&["cpu", "cuda"])
         .formats(&["safetensors", "gptq", "awq", "compressed-tensors"])
+        .runs_quantised(&["cpu", "cuda"], &["gptq (symmetric)", "awq", "compressed-tensors"])
 }
 
 llmcb_plugin_api::export_backend!(descriptor = crate::descriptor, runner = VllmRunner, library = Vllm);

@@ -202,7 +202,7 @@ impl Runner for VllmRunner {
             Dtype::Float16 => StorageType::F16,
             Dtype::Auto | Dtype::Bfloat16 => StorageType::BF16,
         };
-        let layout = hub_layout(&checkpoint, model, storage)?;
+        let layout = checkpoint.prepare(|checkpoint| hub_layout(checkpoint, model, storage))?;
         let positions = checkpoint.info.max_position_embeddings as usize;
         let length = match options.max_model_len {
             0 => positions.min(fitting(&checkpoint, &options)),

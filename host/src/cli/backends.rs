@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use llmcb_plugin_api::sdk::{LibraryStatus, PluginKind};
+use llmcb_plugin_api::sdk::{Abilities, Descriptor, LibraryStatus, PluginKind};
 use serde_json::{Map, Value, json};
 
 use super::failure::Failure;
@@ -44,7 +44,7 @@ pub struct BackendsCommand {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// List backends, their libraries, versions, and what is missing
+    /// List backends, their libraries, versions, what they can do, and what is missing
     #[command(after_long_help = "Example:\n  llmcb-host backends list --json")]
     List {
         /// Print JSON
@@ -90,37 +90,72 @@ fn list(global: &GlobalFlags, as_json: bool) -> Result<ExitCode, Failure> {
     let catalog = plugins::catalog(global)?;
     let mut rows = Vec::new();
     let mut documents = Vec::new();
+    let mut missing = Vec::new();
     for plugin in catalog.plugins.iter().filter(|p| p.descriptor.kind == PluginKind::Backend) {
         let descriptor = &plugin.descriptor;
         let roles: Vec<&str> = descriptor.roles.iter().map(|role| role.role.as_str()).collect();
         let status = library(plugin, &Map::new()).map(|found| found.map(|(_, status)| status));
-        let (name, version, state) = match &status {
-            Ok(None) => ("built in".to_owned(), descriptor.version.clone(), "ready".to_owned()),
-            Ok(Some(status)) => {
-                let state = status.missing.clone().unwrap_or_else(|| "ready".to_owned());
-                (status.name.clone(), status.version.clone().unwrap_or_else(|| "-".to_owned()), state)
-            }
-            Err(error) => (descriptor.library.clone().unwrap_or_default(), "-".to_owned(), error.to_string()),
+        let (name, version, fault) = match &status {
+            Ok(None) => ("built in".to_owned(), Some(descriptor.version.clone()), None),
+            Ok(Some(status)) => (status.name.clone(), status.version.clone(), status.missing.clone()),
+            Err(error) => (descriptor.library.clone().unwrap_or_default(), None, Some(error.to_string())),
         };
         documents.push(json!({"id": descriptor.id, "roles": roles, "loads": descriptor.formats,
-            "devices": descriptor.needs.devices, "ready": state == "ready", "state": state,
-            "library": status.ok().flatten()}));
+            "devices": descriptor.needs.devices, "can": descriptor.abilities, "ready": fault.is_none(),
+            "state": fault.as_deref().unwrap_or("ready"), "library": status.ok().flatten()}));
         rows.push(vec![
             descriptor.id.clone(),
-            roles.join(", "),
             name,
-            version,
-            descriptor.formats.join(", "),
-            state,
+            version.unwrap_or_else(|| "-".to_owned()),
+            if fault.is_none() { "ready" } else { "missing" }.to_owned(),
+            does(descriptor),
+            descriptor.abilities.as_ref().map_or_else(|| "?".to_owned(), codes),
         ]);
+        missing.extend(fault.map(|fault| format!("{}: {fault}", descriptor.id)));
     }
     if as_json {
         output::json(&documents)?;
     } else {
-        let header = ["id", "roles", "library", "version", "loads", "state"].map(str::to_owned).to_vec();
-        output::data(&TextTable { header, rows, keys: 6 }.render(output::width()))?;
+        let header = ["id", "library", "version", "state", "does", "computes with codes"];
+        let header = header.map(str::to_owned).to_vec();
+        let keys = header.len();
+        let mut text = TextTable { header, rows, keys }.render(output::width());
+        for line in missing {
+            text.push_str(&format!("\n{line}\n"));
+        }
+        output::data(&text)?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What a backend can be used for.
+fn does(descriptor: &Descriptor) -> String {
+    let is = |role: &str| descriptor.roles.iter().any(|found| found.role == role);
+    let can = |of: fn(&Abilities) -> bool| descriptor.abilities.as_ref().is_none_or(of);
+    let all = [
+        (is("engine"), "compresses"),
+        (is("runner") && can(|a| a.scores), "scores"),
+        (is("runner") && can(|a| a.generates), "generates"),
+        (is("runner"), "times"),
+    ];
+    all.into_iter().filter(|(does, _)| *does).map(|(_, what)| what).collect::<Vec<_>>().join(", ")
+}
+
+/// The quantised formats that a backend computes with, devices that are alike together.
+fn codes(abilities: &Abilities) -> String {
+    let mut groups: Vec<(Vec<&str>, &Vec<String>)> = Vec::new();
+    for (device, formats) in &abilities.quantised {
+        match groups.iter_mut().find(|(_, known)| *known == formats) {
+            Some((devices, _)) => devices.push(device),
+            None => groups.push((vec![device], formats)),
+        }
+    }
+    let all =
+        groups.iter().map(|(devices, formats)| format!("{}: {}", devices.join(", "), formats.join(", ")));
+    match groups.is_empty() {
+        true => "none".to_owned(),
+        false => all.collect::<Vec<_>>().join("; "),
+    }
 }
 
 fn set_up(global: &GlobalFlags, spec: &str, again: bool) -> Result<ExitCode, Failure> {

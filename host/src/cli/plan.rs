@@ -310,6 +310,12 @@ fn summary(suite: &Suite, facts: &Facts, estimator: &Estimator<'_>, lines: &[Lin
     if !data.is_empty() {
         text.push_str(&format!("to fetch: data of {}\n", data.join(", ")));
     }
+    if total.to_do > 0 && suite.hang_limit_seconds > 0 {
+        text.push_str(&format!(
+            "limit: a stage that gives no sign of life for {} is ended (hang_limit)\n",
+            seconds(suite.hang_limit_seconds as f64)
+        ));
+    }
     text.push_str(&format!("results would be in {}\n", suite.out.display()));
     text
 }

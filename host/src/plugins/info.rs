@@ -56,6 +56,16 @@ pub fn render(descriptor: &Descriptor, place: &str, width: usize) -> String {
         page.heading(if descriptor.kind == PluginKind::Backend { "Loads" } else { "Makes" });
         page.paragraph(&descriptor.formats.join(", "));
     }
+    if let Some(abilities) = &descriptor.abilities {
+        page.heading("Can");
+        let does =
+            [(abilities.scores, "score prompts"), (abilities.generates, "generate"), (true, "be timed")];
+        let does: Vec<&str> = does.into_iter().filter(|(can, _)| *can).map(|(_, what)| what).collect();
+        page.paragraph(&does.join(", "));
+        for (device, formats) in &abilities.quantised {
+            page.paragraph(&format!("compute with codes on {device}: {}", formats.join(", ")));
+        }
+    }
     if let Some(citation) = &descriptor.citation {
         page.heading("Cite");
         let parts: Vec<&str> = [&citation.authors, &citation.title, &citation.venue]
@@ -186,6 +196,16 @@ mod tests {
             }}),
         }];
         insta::assert_snapshot!(render(&descriptor, "/usr/lib/llmcb/libgptq.so", 80));
+    }
+
+    #[test]
+    fn a_backend_says_what_it_can_do() {
+        let descriptor =
+            Descriptor::backend("x", "X", "1").runs_quantised(&["cpu", "cuda"], &["gptq", "awq"]);
+        let page = render(&descriptor, "x.so", 80);
+        let expected =
+            "\nCan\n    score prompts, generate, be timed\n    compute with codes on cpu: gptq, awq\n";
+        assert!(page.contains(expected), "{page}");
     }
 
     #[test]

@@ -38,6 +38,8 @@ pub(super) enum Column {
     CompressMemory,
     /// Memory of evaluating.
     EvaluateMemory,
+    /// Memory of evaluating on GPUs.
+    EvaluateGpuMemory,
 }
 
 /// The last part of a path, or the name itself.
@@ -142,6 +144,9 @@ pub(super) fn columns(run: &RunResult) -> Vec<Column> {
     }
     if stages(StageKind::Evaluate) {
         columns.push(Column::EvaluateMemory);
+        if run.cells.iter().flat_map(|c| &c.stages).any(|s| s.gpu_peak_memory_bytes > 0) {
+            columns.push(Column::EvaluateGpuMemory);
+        }
     }
     columns
 }
@@ -255,6 +260,7 @@ impl Column {
             Column::CompressTime => "compress\ntime ↓".into(),
             Column::CompressMemory => "compress\nmemory ↓".into(),
             Column::EvaluateMemory => "evaluate\nmemory ↓".into(),
+            Column::EvaluateGpuMemory => "evaluate\nGPU memory ↓".into(),
         }
     }
 
@@ -313,10 +319,14 @@ impl Column {
                     None => "-".into(),
                 }
             }
-            Column::EvaluateMemory => {
+            Column::EvaluateMemory | Column::EvaluateGpuMemory => {
+                let of = |s: &StageSummary| match self {
+                    Column::EvaluateMemory => s.peak_memory_bytes,
+                    _ => s.gpu_peak_memory_bytes,
+                };
                 let done =
                     |s: &&StageSummary| s.kind == StageKind::Evaluate && s.status == Some(Status::Done);
-                match cell.stages.iter().filter(done).map(|s| s.peak_memory_bytes).max() {
+                match cell.stages.iter().filter(done).map(of).max() {
                     None | Some(0) => "-".into(),
                     Some(peak) => bytes(peak),
                 }

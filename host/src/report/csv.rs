@@ -133,6 +133,16 @@ fn costs(cell: &Cell) -> Vec<(&'static str, String)> {
     if let Some(peak) = peak.filter(|p| *p > 0) {
         costs.push(("evaluate_peak_memory_bytes", peak.to_string()));
     }
+    for (kind, name) in [
+        (StageKind::Compress, "compress_gpu_peak_memory_bytes"),
+        (StageKind::Evaluate, "evaluate_gpu_peak_memory_bytes"),
+        (StageKind::Profile, "profile_gpu_peak_memory_bytes"),
+    ] {
+        let peak = done().filter(|s| s.kind == kind).map(|s| s.gpu_peak_memory_bytes).max();
+        if let Some(peak) = peak.filter(|p| *p > 0) {
+            costs.push((name, peak.to_string()));
+        }
+    }
     costs
 }
 

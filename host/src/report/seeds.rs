@@ -62,6 +62,7 @@ fn merged(group: &[&Cell]) -> Cell {
         } else if stage.kind == StageKind::Compress {
             stage.wall_seconds = mean(&all.iter().map(|s| s.wall_seconds).collect::<Vec<_>>());
         }
+        stage.gpu_peak_memory_bytes = all.iter().map(|s| s.gpu_peak_memory_bytes).max().unwrap_or_default();
         stage.peak_memory_bytes = all.iter().map(|s| s.peak_memory_bytes).max().unwrap_or_default();
     }
     out.weight_bytes = average(&|cell| cell.weight_bytes as f64) as u64;

@@ -41,7 +41,7 @@ struct Loaded {
     threads: usize,
     services: Arc<Services>,
     runner: RunnerHandle,
-    /// Seconds from the start until the model could be run.
+    /// Seconds from the start until the model could be run, what its library reads first being made included.
     load_seconds: f64,
 }
 
@@ -78,7 +78,8 @@ pub(crate) fn run(
                     usage.phase("timing");
                     let mut outcome = profile::run(order, &mut loaded.runner, &services, workload, text)?;
                     if let Some(profile) = &mut outcome.profile {
-                        profile.load_seconds = loaded.load_seconds;
+                        profile.preparation_seconds = model.preparation_seconds;
+                        profile.load_seconds = (loaded.load_seconds - model.preparation_seconds).max(0.0);
                     }
                     outcome
                 }

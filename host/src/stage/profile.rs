@@ -87,6 +87,7 @@ fn reduce(spec: &ProfileSpec, profile: Profile) -> Result<ProfileRecord> {
         prefill_seconds: prefill,
         decode_step_seconds: decode,
         load_seconds: 0.0,
+        preparation_seconds: 0.0,
         raw: profile,
     })
 }

@@ -320,7 +320,8 @@ fn without_the_machine(entry: &mut Entry) {
         cell.profiles.clear();
         cell.metrics.retain(|metric| metric.task.split(':').next() != Some(StageKind::Profile.name()));
         for stage in &mut cell.stages {
-            (stage.wall_seconds, stage.cpu_seconds, stage.peak_memory_bytes) = (0.0, 0.0, 0);
+            (stage.wall_seconds, stage.cpu_seconds) = (0.0, 0.0);
+            (stage.peak_memory_bytes, stage.gpu_peak_memory_bytes) = (0, 0);
         }
     }
 }

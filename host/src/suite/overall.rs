@@ -31,11 +31,11 @@ fn cost(cell: &Cell, column: &str) -> Option<f64> {
             done(cell, StageKind::Compress).next().and_then(|stage| measured(stage.wall_seconds))
         }
         "compress_memory_g" => {
-            done(cell, StageKind::Compress).next().and_then(|stage| measured(stage.peak_memory_bytes as f64))
+            done(cell, StageKind::Compress).next().and_then(|stage| measured(stage.memory_bytes() as f64))
         }
         "gpu_memory_g" => {
             // Memory of running: of a stage of its own kind, since loading for other work may take more.
-            let peak = |kind| done(cell, kind).map(|stage| stage.peak_memory_bytes).max();
+            let peak = |kind| done(cell, kind).map(|stage| stage.memory_bytes()).max();
             measured(peak(StageKind::Evaluate).or(peak(StageKind::Profile))? as f64)
         }
         "model_size_g" => measured(cell.weight_bytes as f64),

@@ -138,6 +138,8 @@ pub struct ProfileRecord {
     pub decode_step_seconds: BTreeMap<String, f64>,
     /// Seconds from the start of the backend until the model could be run: starting its library, and loading.
     pub load_seconds: f64,
+    /// Seconds before that in which the checkpoint was converted or compiled for the library, which are not among them.
+    pub preparation_seconds: f64,
     /// What was measured, every repetition.
     #[schemars(with = "Map<String, Value>")]
     pub raw: Profile,
@@ -210,12 +212,15 @@ pub struct StageResult {
     /// on with the model of the stage before it has no `loading` to speak of.
     #[serde(default)]
     pub phases: BTreeMap<String, f64>,
-    /// Processor seconds of the worker, user and system, summed over interrupted attempts.
+    /// Processor seconds of the worker and of all that it started, user and system, summed over interrupted attempts.
     #[serde(default)]
     pub cpu_seconds: f64,
-    /// Largest resident memory of the worker during the stage, as the operating system counts it.
+    /// Largest resident memory of the worker, with all that it started, during the stage, as the operating system counts it.
     #[serde(default)]
     pub peak_memory_bytes: u64,
+    /// Largest memory that they took on NVIDIA GPUs, as `nvidia-smi` tells it every second; 0 where they took none or it is not known.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub gpu_peak_memory_bytes: u64,
     /// How often the stage was interrupted and went on.
     #[serde(default)]
     pub resumed: u32,
@@ -240,6 +245,10 @@ pub struct StageResult {
     /// Lines a reader of the numbers should know, such as data that differ from the published ones.
     #[serde(default)]
     pub warnings: Vec<String>,
+}
+
+fn is_none(bytes: &u64) -> bool {
+    *bytes == 0
 }
 
 /// The machine of a run.
@@ -284,15 +293,28 @@ pub struct StageSummary {
     /// Wall-clock seconds of the stage when it was done.
     #[serde(default)]
     pub wall_seconds: f64,
-    /// Processor seconds of its worker, user and system.
+    /// Processor seconds of its worker and of all that it started, user and system.
     #[serde(default)]
     pub cpu_seconds: f64,
-    /// Largest resident memory of its worker.
+    /// Largest resident memory of its worker, with all that it started.
     #[serde(default)]
     pub peak_memory_bytes: u64,
+    /// Largest memory that they took on GPUs; 0 where they took none or it is not known.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub gpu_peak_memory_bytes: u64,
     /// Its directory, relative to the result directory.
     #[serde(default)]
     pub directory: PathBuf,
+}
+
+impl StageSummary {
+    /// The memory that the stage is known for: on GPUs, where it took any, else of its processes.
+    pub fn memory_bytes(&self) -> u64 {
+        match self.gpu_peak_memory_bytes {
+            0 => self.peak_memory_bytes,
+            on_gpus => on_gpus,
+        }
+    }
 }
 
 /// A metric of a compressed model against that of the dense one, item by item.

@@ -377,6 +377,7 @@ impl Runner<'_> {
             phases: BTreeMap::new(),
             cpu_seconds: 0.0,
             peak_memory_bytes: 0,
+            gpu_peak_memory_bytes: 0,
             resumed: 0,
             threads: self.facts.threads,
             items: 0,
@@ -591,6 +592,7 @@ fn fill(result: &mut StageResult, outcome: StageOutcome) {
     result.phases = outcome.phases;
     result.cpu_seconds = outcome.cpu_seconds;
     result.peak_memory_bytes = outcome.peak_memory_bytes;
+    result.gpu_peak_memory_bytes = outcome.gpu_peak_memory_bytes;
     result.resumed = outcome.resumed;
 }
 

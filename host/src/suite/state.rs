@@ -28,6 +28,7 @@ impl State {
             wall_seconds: 0.0,
             cpu_seconds: 0.0,
             peak_memory_bytes: 0,
+            gpu_peak_memory_bytes: 0,
             directory: PathBuf::new(),
         };
         if let Some((status, reason)) = &stage.blocked {
@@ -52,6 +53,7 @@ impl State {
         self.summary.wall_seconds = result.wall_seconds;
         self.summary.cpu_seconds = result.cpu_seconds;
         self.summary.peak_memory_bytes = result.peak_memory_bytes;
+        self.summary.gpu_peak_memory_bytes = result.gpu_peak_memory_bytes;
         self.result = Some(result);
     }
 

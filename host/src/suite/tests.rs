@@ -561,6 +561,7 @@ fn exit_codes() {
         wall_seconds: 0.0,
         cpu_seconds: 0.0,
         peak_memory_bytes: 0,
+        gpu_peak_memory_bytes: 0,
         directory: PathBuf::new(),
     };
     let code = |status, interrupted, problems: &[&str]| {

@@ -5,6 +5,7 @@
 
 mod child;
 mod death;
+mod gpu;
 mod interrupt;
 mod oom;
 pub mod protocol;

@@ -184,6 +184,8 @@ pub struct StageOutcome {
     pub cpu_seconds: f64,
     /// Largest resident memory over all attempts.
     pub peak_memory_bytes: u64,
+    /// Largest memory on GPUs over all attempts; 0 where it is not known.
+    pub gpu_peak_memory_bytes: u64,
     /// Attempts before this one.
     pub resumed: u32,
 }

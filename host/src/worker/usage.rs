@@ -7,7 +7,8 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use super::tree::Peak;
+use super::gpu;
+use super::tree::Watched;
 
 /// Processor seconds of this process so far, user and system, all threads.
 pub(super) fn cpu_seconds() -> f64 {
@@ -39,6 +40,8 @@ struct Attempts {
     wall_seconds: f64,
     cpu_seconds: f64,
     peak_memory_bytes: u64,
+    #[serde(default)]
+    gpu_peak_memory_bytes: u64,
     attempts: u32,
     /// Wall-clock seconds of each phase.
     #[serde(default)]
@@ -69,7 +72,7 @@ pub(crate) struct Usage {
     before: Attempts,
     started: Instant,
     cpu_at_start: f64,
-    tree: Peak,
+    tree: Watched,
     phases: RefCell<Phases>,
 }
 
@@ -77,6 +80,7 @@ impl Usage {
     /// Starts counting an attempt.
     pub(crate) fn start(directory: &Path) -> Self {
         reset_peak_memory();
+        gpu::count_anew();
         let file = directory.join("attempts.json");
         let before = std::fs::read(&file).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64());
@@ -87,7 +91,7 @@ impl Usage {
             before,
             started: Instant::now(),
             cpu_at_start: cpu_seconds(),
-            tree: Peak::watch(),
+            tree: Watched::watch(),
             phases,
         }
     }
@@ -103,8 +107,11 @@ impl Usage {
         Attempts {
             started_unix: self.before.started_unix,
             wall_seconds: self.before.wall_seconds + self.started.elapsed().as_secs_f64(),
-            cpu_seconds: self.before.cpu_seconds + (cpu_seconds() - self.cpu_at_start).max(0.0),
+            cpu_seconds: self.before.cpu_seconds
+                + (cpu_seconds() - self.cpu_at_start).max(0.0)
+                + self.tree.cpu_seconds(),
             peak_memory_bytes: self.before.peak_memory_bytes.max(peak_memory_bytes()).max(self.tree.bytes()),
+            gpu_peak_memory_bytes: self.before.gpu_peak_memory_bytes.max(gpu::peak_bytes()),
             attempts: self.before.attempts + 1,
             phases: self.phases.borrow().so_far(),
         }
@@ -124,6 +131,7 @@ impl Usage {
         outcome.wall_seconds = total.wall_seconds;
         outcome.cpu_seconds = total.cpu_seconds;
         outcome.peak_memory_bytes = total.peak_memory_bytes;
+        outcome.gpu_peak_memory_bytes = total.gpu_peak_memory_bytes;
         outcome.phases = total.phases;
         outcome.resumed = self.before.attempts;
         let _ = std::fs::remove_file(&self.file);

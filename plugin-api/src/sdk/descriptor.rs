@@ -1,5 +1,7 @@
 //! What a plugin says of itself before any work.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::model::{BlockInputs, CalibrationPlan};
@@ -41,6 +43,24 @@ pub struct Needs {
     pub plan: CalibrationPlan,
     /// Devices it works on: `cpu`, `cuda`.
     pub devices: Vec<String>,
+}
+
+/// What a backend's runner can do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Abilities {
+    /// It gives log-likelihoods of tokens, so models can be evaluated with it.
+    pub scores: bool,
+    /// It goes on from prompts, token ids to token ids.
+    pub generates: bool,
+    /// By device, the quantised formats whose codes it computes with; others run as the numbers that they stand for, or not at all.
+    pub quantised: BTreeMap<String, Vec<String>>,
+}
+
+impl Default for Abilities {
+    fn default() -> Self {
+        Abilities { scores: true, generates: true, quantised: BTreeMap::new() }
+    }
 }
 
 /// Options of one role, as a JSON Schema made from the option type.
@@ -91,6 +111,9 @@ pub struct Descriptor {
     /// Of a backend: the library that it runs models in, where that is installed apart from the plugin; the SDK fills this in.
     #[serde(default)]
     pub library: Option<String>,
+    /// Of a backend that runs models: what it can do. Plugins made before ABI 1.2 do not say.
+    #[serde(default)]
+    pub abilities: Option<Abilities>,
     /// Roles with their options; the SDK fills this in.
     #[serde(default)]
     pub roles: Vec<RoleDescriptor>,
@@ -112,6 +135,7 @@ impl Descriptor {
             formats: vec!["dense".into()],
             streams_weights: false,
             library: None,
+            abilities: None,
             roles: Vec::new(),
         }
     }
@@ -195,6 +219,22 @@ impl Descriptor {
     pub fn formats(mut self, formats: &[&str]) -> Self {
         self.formats = formats.iter().map(|f| (*f).into()).collect();
         self
+    }
+
+    /// Says that the backend runs models.
+    pub fn runs(mut self, abilities: Abilities) -> Self {
+        self.abilities = Some(abilities);
+        self
+    }
+
+    /// Says that the backend runs models, and computes with the codes of these quantised formats on these devices.
+    pub fn runs_quantised(self, devices: &[&str], formats: &[&str]) -> Self {
+        let mut abilities = self.abilities.clone().unwrap_or_default();
+        for device in devices {
+            let of = abilities.quantised.entry((*device).into()).or_default();
+            of.extend(formats.iter().map(|format| (*format).to_owned()));
+        }
+        self.runs(abilities)
     }
 
     /// Says that the backend keeps one block's weights in memory: always as an engine, and as a runner where all weights do not

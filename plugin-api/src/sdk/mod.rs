@@ -18,7 +18,7 @@ mod whole;
 
 pub use activation::ActivationQuantization;
 pub use block::Block;
-pub use descriptor::{Citation, Descriptor, Needs, PluginKind, RoleDescriptor};
+pub use descriptor::{Abilities, Citation, Descriptor, Needs, PluginKind, RoleDescriptor};
 pub use engine::Engine;
 pub use error::{Error, ErrorKind, Result};
 pub use gradients::{GradientRequest, Gradients, LossGradient, ModelGradients};

@@ -33,6 +33,9 @@ pub struct ModelInfo {
     pub library: String,
     /// Device it runs on, for example `cpu`.
     pub device: String,
+    /// Seconds of opening it that went into files which its library reads in place of the checkpoint: converting, compiling.
+    #[serde(skip_serializing_if = "took_no_time")]
+    pub preparation_seconds: f64,
     /// Token to put before an empty context: beginning of sequence, else end of sequence.
     pub prefix_token: Option<u32>,
     /// End of sequence.
@@ -44,6 +47,10 @@ pub struct ModelInfo {
     /// The products of attention, blocks alike taken together.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub attention: Vec<AttentionCost>,
+}
+
+fn took_no_time(seconds: &f64) -> bool {
+    *seconds == 0.0
 }
 
 /// Linears of a model that are alike.
