@@ -9,5 +9,6 @@ pub mod gguf;
 pub mod hub;
 pub mod large;
 pub mod model;
+pub mod python;
 pub mod results;
 pub mod sandbox;

@@ -276,7 +276,12 @@ fn broken_integer_weights_are_named() {
     type Change = fn(&str, Dtype, &[usize], &[u8]) -> Option<(Dtype, Vec<usize>, Vec<u8>)>;
     let unchanged: Change = |_, dtype, shape, data| Some((dtype, shape.to_vec(), data.to_vec()));
     let cases: [(&str, Value, Change, &[&str]); 8] = [
-        ("quant_method", json!("exotic"), unchanged, &["`exotic`", "gptq, awq and compressed-tensors"]),
+        (
+            "quant_method",
+            json!("exotic"),
+            unchanged,
+            &["`exotic`", "gptq, awq, compressed-tensors and modelopt"],
+        ),
         ("bits", json!(7), unchanged, &["`bits` of the quantisation is 7"]),
         ("bits", json!(8), unchanged, &["q_proj"]),
         ("group_size", json!(16), unchanged, &["q_proj", "scales"]),

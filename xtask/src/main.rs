@@ -2,6 +2,7 @@
 
 mod bench;
 mod demo;
+mod environment;
 mod licences;
 mod process;
 mod test;
@@ -13,6 +14,7 @@ cargo xtask TASK
 
   demo        build, fetch a real model and real data, compress it with four methods, print the table
   test        build everything and run all tests
+  tvm         install TVM into target/ and run the tests that need it
   bench       compare with published Python implementations, as ratios (installs them into target/)
   licences    check the dependencies' licences against deny.toml
   schema      write the JSON Schemas of result files into host/schema/
@@ -25,6 +27,7 @@ fn main() -> ExitCode {
     let result = match task.as_deref() {
         Some("demo") => demo::run(&rest),
         Some("test") => test::run(&rest),
+        Some("tvm") => test::run_with_tvm(),
         Some("bench") => bench::run_named(&rest),
         Some("licences") => licences::run(),
         Some("schema") => demo::write_schemas(),

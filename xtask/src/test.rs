@@ -1,6 +1,12 @@
 //! `cargo xtask test`: everything is built first, because end-to-end tests run the real binary with real plugins.
 
-use crate::process::{self, Result, cargo, has_cargo_command};
+use std::path::Path;
+
+use crate::environment;
+use crate::process::{self, Result, cargo, has_cargo_command, release_folder};
+
+/// TVM and its interface, which go together.
+const TVM: [&str; 3] = ["apache-tvm==0.26.0", "apache-tvm-ffi==0.1.13.post3", "numpy==2.4.6"];
 
 /// Builds the workspace and runs all tests; further arguments go to the test runner.
 pub fn run(arguments: &[String]) -> Result {
@@ -12,4 +18,15 @@ pub fn run(arguments: &[String]) -> Result {
     } else {
         process::run(cargo().args(["test", "--release", "--workspace"]).args(arguments))
     }
+}
+
+/// `cargo xtask tvm`: installs TVM into target/, and runs the tests that need it.
+pub fn run_with_tvm() -> Result {
+    process::run(cargo().args(["build", "--release", "--workspace", "--all-targets"]))?;
+    let folder = release_folder().parent().unwrap_or(Path::new("target")).join("tvm");
+    std::fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
+    let python = environment::python(&folder, &TVM)?;
+    let mut tests = cargo();
+    tests.args(["test", "--release", "--workspace", "--test", "mlc_llm", "--", "--ignored"]);
+    process::run(tests.env("LLMCB_TVM_PYTHON", python))
 }

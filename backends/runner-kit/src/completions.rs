@@ -7,6 +7,7 @@ use llmcb_plugin_api::sdk::{Error, Host, Result, ScoreRequest, Timing, Workload}
 use serde_json::Value;
 
 use crate::server::Server;
+use crate::timing::slowest;
 
 /// Where they are asked for.
 pub const COMPLETIONS: &str = "/v1/completions";
@@ -160,15 +161,7 @@ pub fn time(
     });
     drop(sender);
     outcome.map_err(|error| server.explain(error))?;
-    // A step is over when the slowest prompt has its token.
-    let mut there = vec![0.0_f64; new_tokens];
-    for (count, at) in arrivals {
-        if let Some(there) = there.get_mut(count) {
-            *there = there.max(at);
-        }
-    }
-    let decode_seconds = there.windows(2).map(|pair| (pair[1] - pair[0]).max(0.0)).collect();
-    Ok(Timing { prefill_seconds: there[0], decode_seconds })
+    Ok(slowest(new_tokens, arrivals))
 }
 
 /// The tokens that an event of a stream brings, where it names them.

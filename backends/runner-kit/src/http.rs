@@ -33,6 +33,7 @@ impl Client {
     /// Whether a path is answered well.
     pub fn answers(&self, path: &str) -> bool {
         let request = self.agent.get(format!("{}{path}", self.address));
+        let request = request.header("Authorization", format!("Bearer {}", self.key));
         let request = request.config().timeout_global(Some(Duration::from_secs(5))).build();
         request.call().is_ok_and(|answer| answer.status().is_success())
     }

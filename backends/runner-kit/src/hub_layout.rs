@@ -17,14 +17,43 @@ pub struct HubLayout {
     _folder: Option<Scratch>,
 }
 
+impl HubLayout {
+    /// A directory as it is.
+    pub fn as_it_is(directory: &Path) -> Self {
+        HubLayout { directory: directory.to_owned(), written: false, _folder: None }
+    }
+
+    /// What was written into a folder for this purpose.
+    pub fn of_folder(folder: Scratch) -> Self {
+        HubLayout { directory: folder.path().to_owned(), written: true, _folder: Some(folder) }
+    }
+}
+
 /// The checkpoint's own directory, or, of a GGUF, one with its weights as numbers of type `storage`.
 ///
 /// # Errors
 /// It cannot be written.
 pub fn hub_layout(checkpoint: &Checkpoint, path: &Path, storage: StorageType) -> Result<HubLayout> {
-    if checkpoint.info.source_format != "gguf" {
-        return Ok(HubLayout { directory: path.to_owned(), written: false, _folder: None });
+    match checkpoint.info.source_format.as_str() {
+        "gguf" => written(checkpoint, storage),
+        _ => Ok(HubLayout::as_it_is(path)),
     }
+}
+
+/// The checkpoint's own directory where its weights are stored as numbers, else one with its weights as numbers of type `storage`.
+///
+/// # Errors
+/// It cannot be written.
+pub fn as_numbers(checkpoint: &Checkpoint, path: &Path, storage: StorageType) -> Result<HubLayout> {
+    let config = checkpoint.model.original_config();
+    let is_plain = ["quantization_config", "compression_config"].iter().all(|key| config[*key].is_null());
+    match is_plain && path.is_dir() {
+        true => hub_layout(checkpoint, path, storage),
+        false => written(checkpoint, storage),
+    }
+}
+
+fn written(checkpoint: &Checkpoint, storage: StorageType) -> Result<HubLayout> {
     let folder = scratch()?;
     let model = &checkpoint.model;
     let options = CheckpointOptions { storage, block_storage: storage, ..CheckpointOptions::default() };
@@ -33,5 +62,5 @@ pub fn hub_layout(checkpoint: &Checkpoint, path: &Path, storage: StorageType) ->
         writer.write_block(index, &model.block(index).map_err(translate)?).map_err(translate)?;
     }
     writer.finish().map_err(translate)?;
-    Ok(HubLayout { directory: folder.path().to_owned(), written: true, _folder: Some(folder) })
+    Ok(HubLayout::of_folder(folder))
 }

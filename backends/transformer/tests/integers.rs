@@ -115,6 +115,7 @@ fn every_format_gives_the_same_logits() {
             (4, false, Scheme { layout: Layout::PackQuantized, scales: FloatType::F32, ..base }),
             (3, false, Scheme { layout: Layout::PackQuantized, bits: 3, ..base }),
             (8, false, Scheme { layout: Layout::IntQuantized, bits: 8, ..base }),
+            (4, false, Scheme { layout: Layout::ModelOpt, ..base }),
         ] {
             let original = model(name, 2);
             let (codes, dense) = blocks(&original, bits, act_order);

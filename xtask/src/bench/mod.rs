@@ -1,6 +1,5 @@
 //! `cargo xtask bench`: ratios against published Python implementations, measured in one run on one machine.
 
-mod environment;
 mod methods;
 mod scoring;
 mod solvers;
@@ -8,7 +7,11 @@ mod solvers;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::environment;
 use crate::process::{Result, cargo, host, release_folder, run};
+
+/// What is compared with.
+const PACKAGES: [&str; 3] = ["torch==2.13.0", "transformers==5.17.0", "numpy"];
 
 const HELP: &str = "\
 cargo xtask bench [COMPARISON...]     all of them if none is named
@@ -39,7 +42,7 @@ pub fn run_named(names: &[String]) -> Result {
     let folder = release_folder().parent().unwrap_or(Path::new("target")).join("bench");
     std::fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
     let bench = Bench {
-        python: environment::python(&folder)?,
+        python: environment::python(&folder, &PACKAGES)?,
         folder,
         threads: std::thread::available_parallelism().map_or(1, usize::from).to_string(),
     };

@@ -1,4 +1,4 @@
-//! Weights stored as integer codes: the layouts of GPTQ, AWQ and compressed-tensors checkpoints.
+//! Weights stored as integer codes: the layouts of GPTQ, AWQ, compressed-tensors and Model Optimizer checkpoints.
 //!
 //! [`IntegerMatrix`] is what all of them stand for; [`Scheme`] is one layout with its settings, as `quantization_config`
 //! in a `config.json` gives them. A scheme writes a matrix as tensors ([`Scheme::encode`]) and reads it back
@@ -10,6 +10,7 @@ mod bits;
 mod compressed_tensors;
 mod gptq;
 mod matrix;
+mod modelopt;
 mod quantization;
 mod scheme;
 #[cfg(test)]

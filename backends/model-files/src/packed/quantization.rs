@@ -6,7 +6,10 @@ use super::bitmask::Bitmask;
 use super::scheme::{FloatType, Layout, Scheme, ZeroPoints};
 
 /// The formats that can be read, for messages.
-const KNOWN: &str = "gptq, awq and compressed-tensors can be read";
+const KNOWN: &str = "gptq, awq, compressed-tensors and modelopt can be read";
+
+/// The one algorithm of Model Optimizer's whose weights are integer codes alone.
+const W4A16_AWQ: &str = "W4A16_AWQ";
 
 /// How the inputs of linears are quantised when the model runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,6 +82,7 @@ impl Quantization {
         match given["quant_method"].as_str() {
             Some("gptq") => gptq(given).map(Quantization::new).map(Some),
             Some("awq") => awq(given).map(Quantization::new).map(Some),
+            Some("modelopt") => modelopt(given).map(Quantization::new).map(Some),
             Some("compressed-tensors") if only_sparse(given) => Ok(None),
             Some("compressed-tensors") => compressed_tensors(given).map(Some),
             // The first versions of compressed-tensors did not say who they are.
@@ -122,6 +126,26 @@ impl Quantization {
                 "zero_point": true,
                 "modules_to_not_convert": if dense.is_empty() { Value::Null } else { json!(dense) },
             }),
+            Layout::ModelOpt => {
+                let ignore: Vec<&str> = dense.iter().map(String::as_str).chain(["lm_head"]).collect();
+                json!({
+                    "quant_method": "modelopt",
+                    "quant_algo": W4A16_AWQ,
+                    "group_size": scheme.group_size,
+                    "has_zero_point": false,
+                    "pre_quant_scale": true,
+                    "ignore": ignore,
+                    "config_groups": { "group_0": {
+                        "targets": ["Linear"],
+                        "weights": {
+                            "num_bits": scheme.bits,
+                            "type": "int",
+                            "group_size": scheme.group_size,
+                            "dynamic": false,
+                        },
+                    } },
+                })
+            }
             Layout::PackQuantized | Layout::IntQuantized => {
                 let strategy = match (scheme.group_size, scheme.per_tensor) {
                     (_, true) => "tensor",
@@ -252,6 +276,27 @@ fn awq(given: &Value) -> Result<Scheme, String> {
         bits: bits(given, bits_key, &[4])?,
         group_size: group_size(&given[group_key])?,
         symmetric: given["zero_point"].as_bool() == Some(false),
+        per_tensor: false,
+        act_order: false,
+        zero_points: ZeroPoints::V2,
+        scales: FloatType::F16,
+    })
+}
+
+fn modelopt(given: &Value) -> Result<Scheme, String> {
+    let algorithm = given["quant_algo"].as_str().unwrap_or("none");
+    if algorithm != W4A16_AWQ {
+        return Err(format!(
+            "the modelopt checkpoint is quantised by `{algorithm}`; {W4A16_AWQ} can be read"
+        ));
+    }
+    let weights = &given["config_groups"]["group_0"]["weights"];
+    let size = if given["group_size"].is_null() { &weights["group_size"] } else { &given["group_size"] };
+    Ok(Scheme {
+        layout: Layout::ModelOpt,
+        bits: 4,
+        group_size: group_size(size)?,
+        symmetric: true,
         per_tensor: false,
         act_order: false,
         zero_points: ZeroPoints::V2,
@@ -403,6 +448,7 @@ mod tests {
             Scheme { bits: 3, group_size: None, symmetric: false, act_order: true, ..base },
             Scheme { zero_points: ZeroPoints::V2, symmetric: false, ..base },
             Scheme { layout: Layout::Awq, zero_points: ZeroPoints::V2, symmetric: false, ..base },
+            Scheme { layout: Layout::ModelOpt, zero_points: ZeroPoints::V2, ..base },
             Scheme { layout: Layout::PackQuantized, ..tensors },
             Scheme { layout: Layout::PackQuantized, bits: 8, group_size: None, symmetric: false, ..tensors },
             Scheme { layout: Layout::IntQuantized, bits: 8, group_size: None, per_tensor: true, ..tensors },
@@ -449,6 +495,7 @@ mod tests {
             (json!({"quant_method": "gptq", "bits": 4, "checkpoint_format": "marlin"}), "format `marlin`"),
             (json!({"quant_method": "awq", "bits": 4, "version": "gemv"}), "version `gemv`"),
             (json!({"quant_method": "awq", "bits": 3}), "is 3; 4 can"),
+            (json!({"quant_method": "modelopt", "quant_algo": "NVFP4"}), "by `NVFP4`; W4A16_AWQ can"),
             (json!({"quant_method": "compressed-tensors", "format": "dense"}), "no `config_groups`"),
             (
                 json!({"quant_method": "compressed-tensors", "format": "marlin-24",

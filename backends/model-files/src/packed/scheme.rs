@@ -1,7 +1,7 @@
 //! One layout of integer weights with its settings.
 
 use super::matrix::IntegerMatrix;
-use super::{awq, compressed_tensors, gptq};
+use super::{awq, compressed_tensors, gptq, modelopt};
 use crate::encoding::Encoding;
 use crate::model::StoredTensor;
 
@@ -16,6 +16,8 @@ pub enum Layout {
     PackQuantized,
     /// compressed-tensors' `int-quantized`: one signed byte for each code.
     IntQuantized,
+    /// Model Optimizer's `W4A16_AWQ`: signed 4-bit codes of two outputs in a byte.
+    ModelOpt,
 }
 
 /// How a GPTQ checkpoint stores zeros.
@@ -129,6 +131,7 @@ impl Scheme {
             Layout::Awq => "awq",
             Layout::PackQuantized => "compressed-tensors pack-quantized",
             Layout::IntQuantized => "compressed-tensors int-quantized",
+            Layout::ModelOpt => "modelopt W4A16_AWQ",
         }
     }
 
@@ -193,6 +196,7 @@ impl Scheme {
         match self.layout {
             Layout::Gptq => gptq::fits_shape(self, rows, columns),
             Layout::Awq => awq::fits_shape(self, rows, columns),
+            Layout::ModelOpt => modelopt::fits_shape(self, rows, columns),
             Layout::PackQuantized | Layout::IntQuantized => {
                 compressed_tensors::fits_shape(self, rows, columns)
             }
@@ -204,6 +208,7 @@ impl Scheme {
         match self.layout {
             Layout::Gptq => gptq::tensors(self, rows, columns),
             Layout::Awq => awq::tensors(self, rows, columns),
+            Layout::ModelOpt => modelopt::tensors(self, rows, columns),
             Layout::PackQuantized | Layout::IntQuantized => compressed_tensors::tensors(self, rows, columns),
         }
     }
@@ -217,6 +222,7 @@ impl Scheme {
         Ok(match self.layout {
             Layout::Gptq => gptq::encode(self, matrix),
             Layout::Awq => awq::encode(self, matrix),
+            Layout::ModelOpt => modelopt::encode(self, matrix),
             Layout::PackQuantized | Layout::IntQuantized => compressed_tensors::encode(self, matrix),
         })
     }
@@ -226,7 +232,7 @@ impl Scheme {
         match self.layout {
             Layout::Gptq | Layout::Awq => has("qweight"),
             Layout::PackQuantized => has("weight_packed"),
-            Layout::IntQuantized => has("weight") && has("weight_scale"),
+            Layout::IntQuantized | Layout::ModelOpt => has("weight") && has("weight_scale"),
         }
     }
 
@@ -235,7 +241,7 @@ impl Scheme {
         match self.layout {
             Layout::Gptq | Layout::Awq => suffix == "qweight",
             Layout::PackQuantized => suffix == "weight_packed",
-            Layout::IntQuantized => suffix == "weight",
+            Layout::IntQuantized | Layout::ModelOpt => suffix == "weight",
         }
     }
 
@@ -247,6 +253,7 @@ impl Scheme {
         match self.layout {
             Layout::Gptq => gptq::shape(self, parts),
             Layout::Awq => awq::shape(parts),
+            Layout::ModelOpt => modelopt::shape(parts),
             Layout::PackQuantized | Layout::IntQuantized => compressed_tensors::shape(self, parts),
         }
     }
@@ -263,6 +270,7 @@ impl Scheme {
         let matrix = match self.layout {
             Layout::Gptq => gptq::decode(self, parts, rows, columns)?,
             Layout::Awq => awq::decode(self, parts, rows, columns)?,
+            Layout::ModelOpt => modelopt::decode(self, parts, rows, columns)?,
             Layout::PackQuantized | Layout::IntQuantized => {
                 compressed_tensors::decode(self, parts, rows, columns)?
             }

@@ -154,6 +154,13 @@ proptest! {
     }
 
     #[test]
+    fn modelopt_comes_back(pairs in 1usize..9, groups in 1usize..4, size in 1usize..40, seed: u64) {
+        let matrix = noise(2 * pairs, groups * size, 4, Some(size), true, false, seed);
+        let scheme = scheme(Layout::ModelOpt, 4, Some(size), true);
+        prop_assert_eq!(load(&scheme, &store(&scheme, &matrix)).unwrap(), matrix);
+    }
+
+    #[test]
     fn compressed_tensors_come_back(
         rows in 1usize..40, groups in 1usize..4, size in 1usize..40, whole: bool, symmetric: bool, bits in 1u32..=8,
         bytes: bool, seed: u64,
@@ -203,13 +210,16 @@ proptest! {
 
     #[test]
     fn what_is_broken_is_an_error_and_never_a_panic(
-        layout in prop::sample::select(vec![Layout::Gptq, Layout::Awq, Layout::PackQuantized, Layout::IntQuantized]),
+        layout in prop::sample::select(vec![
+            Layout::Gptq, Layout::Awq, Layout::PackQuantized, Layout::IntQuantized, Layout::ModelOpt,
+        ]),
         bits in prop::sample::select(vec![2u32, 3, 4, 8]),
         victim in 0usize..4, shape in prop::collection::vec(0usize..70, 0..4), seed: u64,
     ) {
-        let bits = if layout == Layout::Awq { 4 } else { bits };
-        let matrix = noise(32, 64, bits, Some(32), false, false, seed);
-        let scheme = scheme(layout, bits, Some(32), false);
+        let bits = if matches!(layout, Layout::Awq | Layout::ModelOpt) { 4 } else { bits };
+        let symmetric = layout == Layout::ModelOpt;
+        let matrix = noise(32, 64, bits, Some(32), symmetric, false, seed);
+        let scheme = scheme(layout, bits, Some(32), symmetric);
         let mut stored = store(&scheme, &matrix);
         let name = scheme.tensors(32, 64)[victim.min(scheme.tensors(32, 64).len() - 1)].suffix;
         let (encoding, old, bytes) = stored.get_mut(name).unwrap();
@@ -230,6 +240,20 @@ fn one_scale_for_the_whole_tensor_comes_back() {
     let scheme = Scheme { per_tensor: true, ..scheme(Layout::IntQuantized, 8, None, true) };
     let stored = store(&scheme, &matrix);
     assert_eq!(stored["weight_scale"].1, [1]);
+    assert_eq!(load(&scheme, &stored).unwrap(), matrix);
+}
+
+#[test]
+fn factors_of_inputs_are_read_where_they_change_nothing() {
+    let matrix = noise(4, 64, 4, Some(32), true, false, 7);
+    let scheme = scheme(Layout::ModelOpt, 4, Some(32), true);
+    let mut stored = store(&scheme, &matrix);
+    assert_eq!(stored["pre_quant_scale"].2, half::f16::ONE.to_le_bytes().repeat(64));
+    let mut others = Vec::new();
+    FloatType::F16.write((0..64).map(|i| 1.0 + i as f32), &mut others);
+    stored.insert("pre_quant_scale".into(), (Encoding::F16, vec![64], others));
+    assert!(load(&scheme, &stored).unwrap_err().to_string().contains("multiplies the inputs"));
+    stored.remove("pre_quant_scale");
     assert_eq!(load(&scheme, &stored).unwrap(), matrix);
 }
 
@@ -297,6 +321,15 @@ fn what_a_layout_cannot_hold_is_named() {
     says(Scheme { group_size: Some(48), ..awq }, &ragged, "no multiple of the group size 48");
     says(Scheme { group_size: Some(48), ..packed }, &ragged, "no multiple of the group size 48");
     says(packed, &shuffled, "activation order");
+    let modelopt = scheme(Layout::ModelOpt, 4, Some(32), true);
+    says(Scheme { symmetric: false, ..modelopt }, &good, "an asymmetric grid; modelopt stores");
+    says(
+        Scheme { bits: 8, ..modelopt },
+        &noise(32, 64, 8, Some(32), true, false, 1),
+        "8 bits; modelopt stores",
+    );
+    says(modelopt, &noise(31, 64, 4, Some(32), true, false, 1), "31 outputs");
+    says(Scheme { group_size: None, ..modelopt }, &noise(32, 64, 4, None, true, false, 1), "needs groups");
     says(Scheme { symmetric: true, ..packed }, &good, "asymmetric grid");
     says(Scheme { per_tensor: true, ..packed }, &good, "several scales");
     let mut fractional = good.clone();
@@ -359,6 +392,7 @@ fn words_are_those_that_other_packages_pack() {
             ("gptq", true) => (Layout::Gptq, ZeroPoints::V1),
             ("gptq", false) => (Layout::Gptq, ZeroPoints::V2),
             ("awq", _) => (Layout::Awq, ZeroPoints::V2),
+            ("modelopt", _) => (Layout::ModelOpt, ZeroPoints::V2),
             _ => (Layout::PackQuantized, ZeroPoints::V2),
         };
         let bits = case["bits"].as_u64().expect("bits") as u32;
@@ -368,10 +402,13 @@ fn words_are_those_that_other_packages_pack() {
         let matrix = golden_matrix(bits, group, symmetric, act_order);
         let stored = store(&scheme, &matrix);
         for (suffix, expected) in case["tensors"].as_object().expect("tensors") {
-            let (_, shape, bytes) = &stored[suffix];
+            let (encoding, shape, bytes) = &stored[suffix];
             let extents: Vec<usize> = serde_json::from_value(expected["shape"].clone()).expect("shape");
             let words: Vec<i32> = serde_json::from_value(expected["values"].clone()).expect("words");
-            let ours: Vec<i32> = bytes.as_chunks::<4>().0.iter().map(|b| i32::from_le_bytes(*b)).collect();
+            let ours: Vec<i32> = match encoding {
+                Encoding::U8 => bytes.iter().map(|byte| i32::from(*byte)).collect(),
+                _ => bytes.as_chunks::<4>().0.iter().map(|b| i32::from_le_bytes(*b)).collect(),
+            };
             assert_eq!((shape, &ours), (&extents, &words), "{suffix} of {}", scheme.describe());
         }
         assert_eq!(load(&scheme, &stored).unwrap(), matrix);

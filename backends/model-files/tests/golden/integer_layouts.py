@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Writes integer_layouts.json: weights packed by GPTQModel and compressed-tensors, for the tests of `packed`.
+"""Writes integer_layouts.json: weights packed by GPTQModel, compressed-tensors and Model Optimizer, for the tests of `packed`.
 
-Run with an environment that has gptqmodel and compressed-tensors (tests/interop/run.py makes one).
+Run with an environment that has gptqmodel and compressed-tensors (tests/interop/run.py makes one), and nvidia-modelopt.
 Matrices are made by the formula of `number`, which the test repeats.
 """
 
@@ -13,6 +13,7 @@ from compressed_tensors.compressors.pack_quantized.helpers import pack_to_int32
 from gptqmodel.nn_modules.qlinear.torch import TorchLinear
 from gptqmodel.nn_modules.qlinear.torch_awq import AwqTorchLinear
 from gptqmodel.utils.model import convert_gptq_v2_to_v1_format_module
+from modelopt.torch.export.quant_utils import pack_int4_in_uint8
 
 ROWS, COLUMNS = 32, 64
 
@@ -65,6 +66,11 @@ def quantised_by_compressed_tensors(bits, group, symmetric):
     return tensors
 
 
+def quantised_by_modelopt(group):
+    _, scales, _, _, weight = matrix(4, group, True, False)
+    return {"weight": integers(pack_int4_in_uint8(weight, scales, group))}
+
+
 def main():
     cases = []
 
@@ -84,6 +90,8 @@ def main():
         add("awq", 4, group, symmetric, quantised_by_gptqmodel(AwqTorchLinear, 4, group, symmetric, False))
     for bits, group, symmetric in [(4, 32, True), (4, 16, False), (8, 64, False), (3, 16, False), (2, 32, True)]:
         add("pack-quantized", bits, group, symmetric, quantised_by_compressed_tensors(bits, group, symmetric))
+    for group in (16, 64):
+        add("modelopt", 4, group, True, quantised_by_modelopt(group))
     text = "[\n" + ",\n".join(json.dumps(case, separators=(",", ":")) for case in cases) + "\n]\n"
     Path(__file__).with_suffix(".json").write_text(text)
 
