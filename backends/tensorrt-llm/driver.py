@@ -16,8 +16,8 @@ class Unsupported(Exception):
     """There is nothing to run a model on."""
 
 
-def open_model(arguments):
-    """Loads a model with arguments of `LLM`; gives it, with what it runs on."""
+def open_model(arguments, gpus):
+    """Loads a model with arguments of `LLM` on so many GPUs; gives it, with what it runs on."""
     # Imported here, so that what is wrong with them is an answer too.
     import torch
 
@@ -28,10 +28,11 @@ def open_model(arguments):
 
     cache = KvCacheConfig(**arguments.pop("kv_cache_config"))
     llm = tensorrt_llm.LLM(kv_cache_config=cache, **arguments)
-    free, total = map(sum, zip(*(torch.cuda.mem_get_info(i) for i in range(torch.cuda.device_count()))))
+    used = range(min(gpus, torch.cuda.device_count()))
+    free, total = map(sum, zip(*(torch.cuda.mem_get_info(i) for i in used)))
     return llm, {
         "version": tensorrt_llm.__version__,
-        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        "gpus": [torch.cuda.get_device_name(i) for i in used],
         "memory": total - free,
     }
 
@@ -86,6 +87,14 @@ def arrivals(llm, prompts, new_tokens):
     return asyncio.run(follow_all())
 
 
+def line_of(answer):
+    """An answer as JSON, which has no place for what is no number."""
+    try:
+        return json.dumps({"answer": answer}, allow_nan=False)
+    except ValueError:
+        raise ValueError("it gave a likelihood that is no number") from None
+
+
 def root_of(error):
     """What an error of a worker's process was, not that there was one."""
     while error.__cause__ is not None:
@@ -103,18 +112,17 @@ def main():
         do = request.pop("do")
         try:
             if do == "open":
-                llm, answer = open_model(request["arguments"])
+                llm, answer = open_model(**request)
             else:
                 answer = {"score": score, "generate": generate, "arrivals": arrivals}[do](llm, **request)
-            answer = {"answer": answer}
+            answer = line_of(answer)
         except Exception as error:
             traceback.print_exc()
             root = root_of(error)
             text = " ".join(f"{type(root).__name__}: {root}".split())
-            answer = {"error": text[:400], "unsupported": isinstance(root, Unsupported)}
-            if isinstance(root, Unsupported):
-                answer["error"] = str(root)
-        print(json.dumps(answer), file=answers, flush=True)
+            is_unsupported = isinstance(root, Unsupported)
+            answer = json.dumps({"error": str(root) if is_unsupported else text[:400], "unsupported": is_unsupported})
+        print(answer, file=answers, flush=True)
     if llm is not None:
         llm.shutdown()
 

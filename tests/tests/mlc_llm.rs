@@ -48,6 +48,7 @@ fn the_server_is_timed_on_what_was_compiled_once_and_says_what_went_in() {
     installed(&sandbox);
     let further = [&["--method", "rtn:bits=4,group_size=32"][..], &TIMED].concat();
     let finished = run(&sandbox, SERVED, &further, "slow start").expect_code(0);
+    assert!(!sandbox.path("model/model.safetensors.index.json").exists(), "the model is left as it was");
     // It gives no likelihoods, so nothing is evaluated with it.
     let table = finished.stdout.replace("\n  ", " ");
     assert!(table.contains("use engine=ffi"), "{table}");

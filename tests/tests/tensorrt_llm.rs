@@ -129,7 +129,7 @@ fn what_goes_wrong_in_the_driver_costs_its_cells_and_is_explained() {
             "TensorRT-LLM ended with exit status: 1: RuntimeError: CUDA error: an illegal",
         ),
         ("hangs", ",request_limit=1", "TensorRT-LLM did not answer within 1 s (option request_limit)"),
-        ("answers garbage", "", "TensorRT-LLM gave an answer that is none"),
+        ("answers garbage", "", "TensorRT-LLM: ValueError: it gave a likelihood that is no number"),
         ("gives partial output", "", "TensorRT-LLM's prompt_logprobs lack token"),
         ("", ",arguments=--backend", "option arguments: `--backend` is no name=value"),
         ("", ",arguments=backends=x", "TorchLlmArgs backends Extra inputs are not permitted"),
@@ -241,7 +241,7 @@ fn answers_end_at_tokens_that_stop_and_continuations_are_what_is_generated() {
     let mut config = json(&sandbox.model().join("config.json"));
     config["torch_dtype"] = json!("bfloat16");
     std::fs::write(sandbox.model().join("config.json"), config.to_string()).expect("configuration");
-    let open = json!({"do": "open", "arguments": {
+    let open = json!({"do": "open", "gpus": 1, "arguments": {
         "model": sandbox.model(), "skip_tokenizer_init": true, "dtype": "bfloat16", "max_seq_len": 64,
         "kv_cache_config": {"enable_block_reuse": false},
     }});

@@ -24,7 +24,7 @@ fn descriptor() -> Descriptor {
              timed there. With `engine=serve` it runs in `mlc_llm serve` on loopback: it is timed only, for that server gives neither likelihoods of \
              prompts nor token ids; its key is seen in its command line.\n\n\
              MLC-LLM has formats of its own (`quantization`). Checkpoints with integer codes go in as the numbers that they stand for, and \
-             results say so; `quantization=q4f16_autoawq` alone takes the codes of AWQ, in groups of 128. Inputs are not rounded. Compiled \
+             results say so; `quantization=q4f16_autoawq` alone is meant to take the codes of AWQ, in groups of 128, and was never run. Inputs are not rounded. Compiled \
              libraries are kept, and serve all checkpoints of the same shape.",
         )
         .licence(env!("CARGO_PKG_LICENSE"))
@@ -32,7 +32,7 @@ fn descriptor() -> Descriptor {
         .citation("MLC-LLM", "MLC team", "software", "https://github.com/mlc-ai/mlc-llm")
         .devices(&["cpu", "cuda"])
         .formats(&["safetensors", "awq"])
-        .runs_quantised(&["cpu", "cuda"], &["its own", "awq (groups of 128)"])
+        .runs_quantised(&["cpu", "cuda"], &["its own"])
 }
 
 llmcb_plugin_api::export_backend!(descriptor = crate::descriptor, runner = MlcLlmRunner, library = MlcLlm);

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use llmcb_plugin_api::sdk::{Error, Library, LibraryStatus, Result};
+use llmcb_runner_kit::hardware::{gpus, processor};
 use llmcb_runner_kit::install::{self, sha256};
 use llmcb_runner_kit::python::{distributions, environment_of, program, site_packages, version_of};
 
@@ -63,14 +64,21 @@ impl Installation {
         if options.device == Device::Cuda {
             runtimes.extend(first(&["tvm/lib/libtvm_runtime_cuda.so", "tvm/libtvm_runtime_cuda.so"]));
         }
+        // Libraries of others that models may call, such as cuBLAS.
+        runtimes.extend(first(&["tvm/lib/libtvm_runtime_extra.so", "tvm/libtvm_runtime_extra.so"]));
         let interface = first(&["tvm_ffi/lib/libtvm_ffi.so"]);
         Ok(Installation { python, version, rest, interface, runtimes })
     }
 
     /// What decides results besides the version of MLC-LLM.
-    fn build(&self) -> Result<String> {
+    fn build(&self, device: Device) -> Result<String> {
         let runtimes: Vec<String> = self.runtimes.iter().map(|file| sha256(file)).collect::<Result<_>>()?;
-        Ok(format!("{} {}", self.rest.trim(), runtimes.join(" ")))
+        // Models are compiled for the very chip.
+        let chip = match device {
+            Device::Cpu => processor(),
+            Device::Cuda => gpus().join(", "),
+        };
+        Ok(format!("{} {} for {chip}", self.rest.trim(), runtimes.join(" ")))
     }
 
     /// TVM's C interface and its runtimes.
@@ -101,7 +109,7 @@ impl Library for MlcLlm {
             Err(missing) => status.missing = Some(missing),
             Ok(found) => {
                 status.place = found.python.display().to_string();
-                status.build = found.build()?;
+                status.build = found.build(options.device)?;
                 if options.engine == Engine::Ffi && found.tvm().is_err() {
                     status.missing = Some(NO_TVM.to_owned());
                 }

@@ -7,6 +7,7 @@
 use std::path::Path;
 
 use llmcb_plugin_api::sdk::{Error, Result};
+use llmcb_runner_kit::process::cores;
 use serde::Deserialize;
 
 use crate::tvm::{Argument, PROCESSOR, Place, Tvm, Value, terminated};
@@ -106,6 +107,7 @@ pub(crate) struct Loaded {
     parameters: Value,
     cache: Option<Cache>,
     metadata: Metadata,
+    threads: usize,
     /// Tokens that may be asked for: one beyond would be read from anywhere.
     vocabulary: usize,
 }
@@ -157,8 +159,7 @@ impl Loaded {
     /// Of kind `Unsupported` for a library that this engine cannot run; else what TVM says.
     pub(crate) fn open(tvm: Tvm, place: Place, threads: usize, files: &Files<'_>) -> Result<Self> {
         let library = files.library;
-        // Mode 1 puts threads on the fastest cores first.
-        tvm.run("runtime.config_threadpool", &[Argument::Int(1), Argument::Int(number(threads))])?;
+        let threads = use_threads(tvm, threads)?;
         let path = terminated(library.as_os_str().as_encoded_bytes())?;
         let file = tvm.run("ffi.ModuleLoadFromFile", &[Argument::Text(&path)])?;
         let lacks = |name: &str| {
@@ -208,7 +209,12 @@ impl Loaded {
             prepare.call("cuda_graph_alloc_init", &[])?;
         }
         let vocabulary = files.vocabulary;
-        Ok(Loaded { tvm, place, functions, builtins, parameters, cache: None, metadata, vocabulary })
+        Ok(Loaded { tvm, place, functions, builtins, parameters, cache: None, metadata, threads, vocabulary })
+    }
+
+    /// Threads that it computes with.
+    pub(crate) fn threads(&self) -> usize {
+        self.threads
     }
 
     /// Tokens of the longest sequence.
@@ -381,6 +387,20 @@ impl Loaded {
             .call("TVMTensorCopyFromBytes", &[Argument::Value(&tensor), memory, Argument::Int(bytes)])?;
         Ok(tensor)
     }
+}
+
+/// Has TVM compute with so many threads on all cores that this process may use; how many it takes. By itself it would bind each to a core of its
+/// own choice, whoever else is there.
+fn use_threads(tvm: Tvm, threads: usize) -> Result<usize> {
+    const SHARE_ALL_CORES: i64 = -3;
+    let cores: Vec<_> =
+        cores().iter().map(|core| terminated(core.to_string().as_bytes())).collect::<Result<_>>()?;
+    let cores: Vec<Argument<'_>> = cores.iter().map(|core| Argument::Text(core)).collect();
+    let cores = tvm.run("ffi.Array", &cores)?;
+    let arguments = [Argument::Int(SHARE_ALL_CORES), Argument::Int(number(threads)), Argument::Value(&cores)];
+    tvm.run("runtime.config_threadpool", &arguments)?;
+    let taken = tvm.run("runtime.NumThreads", &[])?.int()?;
+    Ok(usize::try_from(taken).unwrap_or(threads))
 }
 
 /// The weights of a model, in the order in which its functions want them.

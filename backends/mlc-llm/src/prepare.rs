@@ -6,7 +6,7 @@ use std::process::Command;
 
 use llmcb_plugin_api::sdk::{Error, ErrorKind, Host, Library, Result, libraries_folder};
 use llmcb_runner_kit::Checkpoint;
-use llmcb_runner_kit::hub_layout::as_numbers;
+use llmcb_runner_kit::hub_layout::{as_numbers, hub_layout, link_files};
 use llmcb_runner_kit::install::{Scratch, scratch, sha256_of};
 use llmcb_runner_kit::process;
 use llmcb_transformer::StorageType;
@@ -113,7 +113,7 @@ pub(crate) fn prepare(
     let layout = match takes_codes {
         false => as_numbers(checkpoint, model, storage(quantization))?,
         true if checkpoint.model.original_config()["quantization_config"]["quant_method"] == "awq" => {
-            llmcb_runner_kit::hub_layout::hub_layout(checkpoint, model, StorageType::F16)?
+            hub_layout(checkpoint, model, StorageType::F16)?
         }
         true => {
             return Err(Error::unsupported(format!(
@@ -122,12 +122,17 @@ pub(crate) fn prepare(
         }
     };
     let folder = scratch()?;
+    // It writes an index of weights into the directory that it reads: not into the user's.
+    let source = folder.path().join("source");
+    std::fs::create_dir(&source)
+        .map_err(|e| Error::failed(format!("cannot make {}: {e}", source.display())))?;
+    link_files(&layout.directory, &source, &[])?;
     let directory = folder.path().join("model");
     let log = folder.path().join("log.txt");
     let mlc = |subcommand: &str| mlc_llm(&installation.python, subcommand);
 
     let mut configure = mlc("gen_config");
-    configure.arg(&layout.directory).args(["--quantization", quantization]);
+    configure.arg(&source).args(["--quantization", quantization]);
     // Prompts are given as token ids; no template is ever used.
     configure.args(["--conv-template", "LM"]);
     for (name, value) in [
@@ -143,11 +148,14 @@ pub(crate) fn prepare(
     let library = compiled(&directory, installation, options, host, &log)?;
 
     let mut convert = mlc("convert_weight");
-    convert.arg(&layout.directory).args(["--quantization", quantization]);
+    convert.arg(&source).args(["--quantization", quantization]);
     convert.args(["--device", options.device.name()]);
-    if takes_codes {
-        convert.args(["--source-format", "awq"]);
-    }
+    // What lies beside safetensors is another model, for all that is known.
+    let index = [source.join("model.safetensors.index.json"), source.join("model.safetensors")];
+    match (takes_codes, index.iter().find(|file| file.is_file())) {
+        (true, Some(index)) => convert.args(["--source-format", "awq", "--source"]).arg(index),
+        _ => convert.args(["--source-format", "huggingface-safetensor"]),
+    };
     step(host, "mlc_llm convert_weight", convert.arg("--output").arg(&directory), &log)?;
     let compute = compute(checkpoint, quantization, &directory);
     Ok(Prepared { directory, library, compute, _folder: folder })

@@ -133,16 +133,19 @@ pub struct MlcLlmRunner {
     checkpoint: Checkpoint,
     /// Longest sequence.
     limit: usize,
+    /// Sequences at once.
+    most_sequences: usize,
     host: Host,
     /// The server goes on reading it.
     _prepared: Prepared,
 }
 
 /// A context that has been read, and the logits after it.
-#[derive(Default)]
 struct Read {
     context: Vec<u32>,
     logits: Vec<f32>,
+    /// Tokens of the longest input, for which there is room.
+    longest: usize,
 }
 
 const SERVED: &str = "MLC-LLM's server gives neither likelihoods of prompts nor token ids: use engine=ffi";
@@ -220,9 +223,10 @@ fn score_one(
 ) -> Result<Score> {
     let (context, rest) = fitted.input.split_at(fitted.context);
     if read.context != context {
-        loaded.make_room(1, fitted.input.len())?;
-        let logits = read_last(loaded, host, &[(0, context)])?.remove(0);
-        *read = Read { context: context.to_vec(), logits };
+        read.context.clear();
+        loaded.make_room(1, read.longest)?;
+        read.logits = read_last(loaded, host, &[(0, context)])?.remove(0);
+        read.context = context.to_vec();
     }
     let mut score = Score { greedy: true, truncated: fitted.truncated, ..Score::default() };
     let mut count = |logits: &[f32], token: u32| {
@@ -309,7 +313,15 @@ impl Runner for MlcLlmRunner {
         checkpoint.info.library = format!("MLC-LLM {version}");
         checkpoint.info.device = options.device.name().to_owned();
         host.log(LogLevel::Info, format!("MLC-LLM runs {}", prepared.compute));
-        Ok(MlcLlmRunner { running, checkpoint, limit, host: host.clone(), _prepared: prepared })
+        let most_sequences = options.max_batch_size;
+        Ok(MlcLlmRunner {
+            running,
+            checkpoint,
+            limit,
+            most_sequences,
+            host: host.clone(),
+            _prepared: prepared,
+        })
     }
 
     fn model(&self) -> ModelInfo {
@@ -327,18 +339,22 @@ impl Runner for MlcLlmRunner {
     fn score(&mut self, requests: &[ScoreRequest]) -> Result<Vec<Score>> {
         let (limit, host) = (self.limit, self.host.clone());
         let loaded = self.here()?;
-        let mut read = Read::default();
-        let mut scores = Vec::new();
+        let mut fitted: Vec<Option<Fitted>> = Vec::new();
         for (i, request) in requests.iter().enumerate() {
+            // Of nothing, the probability is 1.
+            let is_empty = request.continuation.is_empty();
+            fitted.push(if is_empty { None } else { Some(fit(request, limit, &format!("request {i}"))?) });
+        }
+        let longest = fitted.iter().flatten().map(|one| one.input.len()).max().unwrap_or(0);
+        let mut read = Read { context: Vec::new(), logits: Vec::new(), longest };
+        let mut scores = Vec::new();
+        for (i, (request, fitted)) in requests.iter().zip(&fitted).enumerate() {
             host.check_cancelled()?;
             host.progress(i as u64, requests.len() as u64, "requests of this batch");
-            if request.continuation.is_empty() {
-                // Of nothing, the probability is 1.
-                scores.push(Score { greedy: true, ..Score::default() });
-                continue;
-            }
-            let fitted = fit(request, limit, &format!("request {i}"))?;
-            scores.push(score_one(loaded, &host, request, &fitted, &mut read)?);
+            scores.push(match fitted {
+                None => Score { greedy: true, ..Score::default() },
+                Some(fitted) => score_one(loaded, &host, request, fitted, &mut read)?,
+            });
         }
         Ok(scores)
     }
@@ -393,12 +409,26 @@ impl Runner for MlcLlmRunner {
 
     fn profile(&mut self, workload: &Workload) -> Result<Profile> {
         let host = self.host.clone();
+        let (prompts, most) = (workload.prompts.len(), self.most_sequences);
+        if prompts > most {
+            return Err(Error::invalid(format!(
+                "the workload has {prompts} prompts at once, more than the option max_batch_size = {most}"
+            )));
+        }
+        let longest = workload.prompts.iter().map(Vec::len).max().unwrap_or(0);
+        let all = longest + (workload.new_tokens as usize).saturating_sub(1);
+        if all > self.limit {
+            let limit = self.limit;
+            return Err(Error::invalid(format!(
+                "the workload's sequences have {all} tokens, the model takes {limit}"
+            )));
+        }
         match &mut self.running {
             Running::Here(loaded) => {
                 let timings = repeated(&host, workload, |workload| time(loaded, &host, workload))?;
                 let how = format!(
                     "wall clock in process, greedy, {} threads, stop tokens ignored, first token counted with the prompt",
-                    host.threads()
+                    loaded.threads()
                 );
                 Ok(Profile { timings, how })
             }

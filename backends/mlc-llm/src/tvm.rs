@@ -21,6 +21,9 @@ mod tag {
     /// From here on, values are objects with counted references.
     pub(super) const OBJECT: i32 = 64;
     pub(super) const TEXT: i32 = 65;
+    pub(super) const ERROR: i32 = 67;
+    pub(super) const FUNCTION: i32 = 68;
+    pub(super) const TENSOR: i32 = 70;
 }
 
 /// A value, or a view of one.
@@ -227,7 +230,7 @@ impl Tvm {
         if object.is_null() {
             return Error::failed(format!("TVM could not run {what}, and did not say why"));
         }
-        let error = self.own(Any { tag: tag::OBJECT, small_length: 0, bits: object as u64 });
+        let error = self.own(Any { tag: tag::ERROR, small_length: 0, bits: object as u64 });
         #[allow(unsafe_code)]
         // SAFETY: an error's contents stand behind its header and live as long as it.
         let (kind, message) = unsafe {
@@ -256,7 +259,7 @@ impl Tvm {
                 "this TVM has no function {name}; it is another version"
             )));
         }
-        Ok(self.own(Any { tag: tag::OBJECT, small_length: 0, bits: object as u64 }))
+        Ok(self.own(Any { tag: tag::FUNCTION, small_length: 0, bits: object as u64 }))
     }
 
     /// Calls a function that the runtime registers.
@@ -306,7 +309,7 @@ impl Value {
     /// # Errors
     /// What it raises.
     pub(crate) fn call(&self, what: &str, arguments: &[Argument<'_>]) -> Result<Value> {
-        if self.any.tag < tag::OBJECT {
+        if self.any.tag != tag::FUNCTION {
             return Err(Error::failed(format!("{what} is no function")));
         }
         let mut views: Vec<Any> = arguments.iter().map(|argument| argument.view()).collect();
@@ -341,6 +344,17 @@ impl Value {
         self.tvm.run("ffi.ArrayGetItem", &[Argument::Value(self), Argument::Int(at)])
     }
 
+    /// Its number.
+    ///
+    /// # Errors
+    /// It is none.
+    pub(crate) fn int(&self) -> Result<i64> {
+        match self.any.tag {
+            tag::INT => Ok(self.any.bits.cast_signed()),
+            other => Err(Error::failed(format!("TVM gave a value of type {other} in place of a number"))),
+        }
+    }
+
     /// Its text.
     ///
     /// # Errors
@@ -367,12 +381,15 @@ impl Value {
     /// # Errors
     /// It is none.
     pub(crate) fn dimensions(&self) -> Result<Vec<usize>> {
-        if self.any.tag < tag::OBJECT {
-            return Err(Error::failed("TVM gave no tensor"));
+        if self.any.tag != tag::TENSOR {
+            return Err(Error::failed(format!(
+                "TVM gave a value of type {} in place of a tensor",
+                self.any.tag
+            )));
         }
         let mut managed: *mut Managed = std::ptr::null_mut();
         #[allow(unsafe_code)]
-        // SAFETY: it holds an object, and TVM says whether that is a tensor. The view has a shape of as many numbers as it has dimensions,
+        // SAFETY: it holds a tensor. The view has a shape of as many numbers as it has dimensions,
         // until it is given back.
         unsafe {
             if (self.tvm.to_dlpack)(self.any.bits as Object, &raw mut managed) != 0 || managed.is_null() {

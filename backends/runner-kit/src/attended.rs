@@ -13,8 +13,10 @@ use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 use crate::process::{ends_with_us, read_lines};
 
-/// How long it takes a line to come through.
+/// How often is looked.
 const TICK: Duration = Duration::from_millis(200);
+/// How long the last lines of one that has ended may be on their way. What it has started may hold its output open for longer.
+const LAST: Duration = Duration::from_secs(2);
 /// How long a program may take to end when it is asked to.
 const GRACE: Duration = Duration::from_secs(10);
 /// Lines of its output that are kept for messages.
@@ -40,6 +42,24 @@ pub(crate) struct Attended {
 struct Said {
     last: VecDeque<String>,
     lines: u64,
+    /// Outputs that are not at their end.
+    open: usize,
+}
+
+/// An output that is being read.
+struct Open(Arc<Mutex<Said>>);
+
+impl Open {
+    fn of(said: &Arc<Mutex<Said>>) -> Self {
+        lock(said).open += 1;
+        Open(Arc::clone(said))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        lock(&self.0).open -= 1;
+    }
 }
 
 fn lock(said: &Mutex<Said>) -> MutexGuard<'_, Said> {
@@ -74,11 +94,11 @@ impl Attended {
     /// # Errors
     /// No thread can be started for it.
     pub(crate) fn watch(&self, from: impl Read + Send + 'static) -> Result<()> {
-        let said = Arc::clone(&self.said);
+        let open = Open::of(&self.said);
         let reading = read_lines(from, move |line| {
             eprintln!("{line}");
             if !line.trim().is_empty() {
-                let mut said = lock(&said);
+                let mut said = lock(&open.0);
                 said.lines += 1;
                 said.last.push_back(line.to_owned());
                 if said.last.len() > KEPT {
@@ -115,8 +135,10 @@ impl Attended {
     }
 
     fn ended(&self, status: ExitStatus) -> Error {
-        // What it said last may still be on its way.
-        std::thread::sleep(TICK);
+        let begin = Instant::now();
+        while lock(&self.said).open > 0 && begin.elapsed() < LAST {
+            std::thread::sleep(TICK / 20);
+        }
         Error::failed(format!("{} ended with {status}{}", self.name, self.cause()))
     }
 

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use llmcb_plugin_api::sdk::Result;
+use llmcb_plugin_api::sdk::{Error, Result};
 use llmcb_transformer::{CheckpointOptions, CheckpointWriter, StorageType};
 
 use crate::checkpoint::{Checkpoint, translate};
@@ -63,4 +63,21 @@ fn written(checkpoint: &Checkpoint, storage: StorageType) -> Result<HubLayout> {
     }
     writer.finish().map_err(translate)?;
     Ok(HubLayout::of_folder(folder))
+}
+
+/// Links the files of a directory into a folder, but for hidden ones and those that are left out.
+///
+/// # Errors
+/// They cannot be read or linked.
+pub fn link_files(directory: &Path, folder: &Path, left_out: &[&str]) -> Result<()> {
+    let cannot =
+        |e: std::io::Error| Error::failed(format!("cannot link the files of {}: {e}", directory.display()));
+    for entry in directory.canonicalize().and_then(std::fs::read_dir).map_err(cannot)? {
+        let entry = entry.map_err(cannot)?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if !name.starts_with('.') && !left_out.contains(&name.as_str()) {
+            std::os::unix::fs::symlink(entry.path(), folder.join(entry.file_name())).map_err(cannot)?;
+        }
+    }
+    Ok(())
 }

@@ -10,6 +10,7 @@ pub mod checkpoint;
 pub mod completions;
 pub mod driver;
 pub mod fit;
+pub mod hardware;
 pub mod http;
 pub mod hub_layout;
 pub mod install;

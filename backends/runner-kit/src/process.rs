@@ -119,6 +119,20 @@ pub fn run(host: &Host, what: &str, command: &mut Command, log: &Path, told: imp
     ended(what, &program, status, &Vec::from(last), log)
 }
 
+/// The cores that this process may run on.
+pub fn cores() -> Vec<usize> {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap_or("0");
+    let mut all = Vec::new();
+    for range in list.trim().split(',') {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        if let (Ok(first), Ok(last)) = (first.parse::<usize>(), last.parse::<usize>()) {
+            all.extend(first..=last);
+        }
+    }
+    all
+}
+
 fn ended(what: &str, program: &str, status: ExitStatus, last: &[String], log: &Path) -> Result<()> {
     if status.success() {
         return Ok(());

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use llmcb_model_files::packed::{FloatType, IntegerMatrix, Layout, Scheme, ZeroPoints};
 use llmcb_plugin_api::sdk::{Error, Result};
-use llmcb_runner_kit::hub_layout::{HubLayout, as_numbers};
+use llmcb_runner_kit::hub_layout::{HubLayout, as_numbers, link_files};
 use llmcb_runner_kit::install::scratch;
 use llmcb_runner_kit::{Checkpoint, translate};
 use llmcb_transformer::{CheckpointOptions, CheckpointWriter, StorageType, Stored};
@@ -215,15 +215,7 @@ fn numbers(checkpoint: &Checkpoint, path: &Path, dtype: Dtype) -> Result<Prepare
 
 /// Links a checkpoint's files into a folder, with a configuration that calls the type of its numbers by another name: what TensorRT-LLM computes in.
 fn link_as(path: &Path, folder: &Path, config: &Value, name: &str) -> Result<()> {
-    let cannot =
-        |e: std::io::Error| Error::failed(format!("cannot link the files of {}: {e}", path.display()));
-    for entry in path.canonicalize().and_then(std::fs::read_dir).map_err(cannot)? {
-        let entry = entry.map_err(cannot)?;
-        let is_hidden = entry.file_name().to_string_lossy().starts_with('.');
-        if entry.file_name() != "config.json" && !is_hidden {
-            std::os::unix::fs::symlink(entry.path(), folder.join(entry.file_name())).map_err(cannot)?;
-        }
-    }
+    link_files(path, folder, &["config.json"])?;
     let mut config = config.clone();
     if let Some(config) = config.as_object_mut() {
         config.remove("dtype");

@@ -32,7 +32,7 @@ fn descriptor() -> Descriptor {
         .citation("TensorRT-LLM", "NVIDIA", "software", "https://github.com/NVIDIA/TensorRT-LLM")
         .devices(&["cuda"])
         .formats(&["safetensors", "gptq", "awq", "compressed-tensors", "modelopt"])
-        .runs_quantised(&["cuda"], &["gptq, awq (4 bits, symmetric)", "modelopt"])
+        .runs_quantised(&["cuda"], &["4 bits on symmetric grids, groups of 64 or 128"])
 }
 
 llmcb_plugin_api::export_backend!(

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use llmcb_plugin_api::sdk::{Error, Host, Library, LibraryStatus, Result};
+use llmcb_runner_kit::hardware::gpus;
 use llmcb_runner_kit::install::{self, sha256_of};
 use llmcb_runner_kit::python::{distributions, environment_of, program, version_of};
 
@@ -30,19 +31,6 @@ fn named(options: &RunnerOptions) -> String {
 pub(crate) fn python(options: &RunnerOptions) -> Result<PathBuf> {
     let named = named(options);
     program(&named).ok_or_else(|| Error::invalid(format!("option python: there is no program {named}")))
-}
-
-/// What GPUs there are, by the driver's own files: asking Python takes long.
-fn gpus() -> Vec<String> {
-    let folders = std::fs::read_dir("/proc/driver/nvidia/gpus").into_iter().flatten().flatten();
-    let model = |folder: std::fs::DirEntry| {
-        let text = std::fs::read_to_string(folder.path().join("information")).ok()?;
-        let line = text.lines().find_map(|line| line.strip_prefix("Model:"))?;
-        Some(line.trim().to_owned())
-    };
-    let mut models: Vec<String> = folders.filter_map(model).collect();
-    models.sort();
-    models
 }
 
 impl Library for TensorRtLlm {

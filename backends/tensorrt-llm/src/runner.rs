@@ -159,7 +159,9 @@ impl Runner for TensorRtLlmRunner {
             start_limit: Duration::from_secs(options.start_limit),
             request_limit: Duration::from_secs(options.request_limit),
         };
-        let first = json!({"do": "open", "arguments": arguments});
+        let first = json!({
+            "do": "open", "arguments": arguments, "gpus": options.tensor_parallel_size * options.pipeline_parallel_size,
+        });
         let started = Driver::start(plan, host, command(&python, &file, &options), &first);
         let (driver, answer) = started.map_err(refused)?;
         let opened: Opened = read(answer, "what it opened")?;

@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::process::Command;
 
+use llmcb_runner_kit::process::cores;
+
 use crate::runner::{Device, Dtype, RunnerOptions};
 
 /// The name that requests call the model by.
@@ -72,7 +74,7 @@ pub(crate) fn command(
         command.env("VLLM_CPU_KVCACHE_SPACE", options.cache_gib.to_string());
         // Its own choice leaves a core out.
         let ranks = options.tensor_parallel_size * options.pipeline_parallel_size;
-        command.env("VLLM_CPU_OMP_THREADS_BIND", cores(place.threads, ranks));
+        command.env("VLLM_CPU_OMP_THREADS_BIND", shared_out(place.threads, ranks));
         command.env("VLLM_CPU_INT4_W4A8", if options.w4a8 { "1" } else { "0" });
         if let Some(preload) = preload(executable) {
             command.env("LD_PRELOAD", preload);
@@ -82,16 +84,8 @@ pub(crate) fn command(
 }
 
 /// The first cores that this process may run on, as many as threads, shared out among so many ranks.
-fn cores(threads: usize, ranks: usize) -> String {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap_or("0-63");
-    let mut all = Vec::new();
-    for range in list.trim().split(',') {
-        let (first, last) = range.split_once('-').unwrap_or((range, range));
-        if let (Ok(first), Ok(last)) = (first.parse::<usize>(), last.parse::<usize>()) {
-            all.extend(first..=last);
-        }
-    }
+fn shared_out(threads: usize, ranks: usize) -> String {
+    let mut all = cores();
     all.truncate(threads.max(ranks).max(1));
     let of_rank = |cores: &[usize]| cores.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
     all.chunks((all.len() / ranks.max(1)).max(1)).take(ranks).map(of_rank).collect::<Vec<_>>().join("|")
@@ -131,9 +125,9 @@ mod tests {
             assert!(text.contains(part), "no `{part}` in {text}");
         }
         assert!(!text.contains("secret"), "a key on the command line is seen by everybody");
-        assert!(cores(1, 1).parse::<usize>().is_ok(), "{}", cores(1, 1));
+        assert!(shared_out(1, 1).parse::<usize>().is_ok(), "{}", shared_out(1, 1));
         if std::thread::available_parallelism().is_ok_and(|cores| cores.get() > 1) {
-            assert_eq!(cores(2, 2).split('|').filter(|core| core.parse::<usize>().is_ok()).count(), 2);
+            assert_eq!(shared_out(2, 2).split('|').filter(|core| core.parse::<usize>().is_ok()).count(), 2);
         }
     }
 }

@@ -29,8 +29,12 @@ pub(super) fn descendants(pid: u32) -> Vec<u32> {
 
 /// Resident memory of a process and of all that it has started. Pages that they share count in each.
 pub(super) fn resident_bytes(pid: u32) -> Option<u64> {
+    resident_with(pid, &descendants(pid))
+}
+
+fn resident_with(pid: u32, others: &[u32]) -> Option<u64> {
     let own = status_bytes(&pid.to_string(), "VmRSS")?;
-    let others = descendants(pid).into_iter().filter_map(|pid| status_bytes(&pid.to_string(), "VmRSS"));
+    let others = others.iter().filter_map(|pid| status_bytes(&pid.to_string(), "VmRSS"));
     Some(own + others.sum::<u64>())
 }
 
@@ -92,7 +96,7 @@ fn look(seen: &Weak<Taken>, before: &Times) {
     while let Some(taken) = seen.upgrade() {
         let others = descendants(own);
         if !others.is_empty() {
-            taken.memory.fetch_max(resident_bytes(own).unwrap_or(0), Ordering::Relaxed);
+            taken.memory.fetch_max(resident_with(own, &others).unwrap_or(0), Ordering::Relaxed);
             // What ends is counted up to when it was last looked at.
             all.extend(times(&others));
             let own = all.iter().map(|(process, ticks)| ticks - before.get(process).unwrap_or(&0).min(ticks));
@@ -110,7 +114,6 @@ mod tests {
     #[test]
     fn what_a_process_has_started_counts_with_it() {
         let watched = Watched::watch();
-        assert_eq!(watched.bytes(), 0);
         // A shell, and what it starts: `tail` keeps what it reads until there is a line.
         let script = "head -c 50000000 /dev/zero | tail & wait";
         let mut child = std::process::Command::new("sh").args(["-c", script]).spawn().unwrap();

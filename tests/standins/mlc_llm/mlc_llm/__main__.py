@@ -49,9 +49,13 @@ def convert_weight(arguments):
     parser.add_argument("config", type=pathlib.Path)
     parser.add_argument("--quantization", required=True)
     parser.add_argument("--device", required=True)
-    parser.add_argument("--source-format", default="auto")
+    parser.add_argument("--source-format", choices=["awq", "huggingface-safetensor"], required=True)
+    parser.add_argument("--source", type=pathlib.Path)
     parser.add_argument("--output", type=pathlib.Path, required=True)
     given = parser.parse_args(arguments)
+    assert given.source_format != "awq" or given.source.is_file()
+    # As MLC-LLM does, in the directory that it reads.
+    (given.config / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {}}))
     if does("crashes at conversion"):
         raise ValueError("The following parameters do not exist in the weight files: lm_head.weight")
     if has_tvm():
