@@ -109,6 +109,7 @@ fn what_goes_wrong_costs_its_cells_and_is_explained() {
         let finished = run(&sandbox, &format!("{SERVED}{options}"), &TIMED, does).expect_code(1);
         let table = finished.stdout.replace("\n  ", " ");
         assert!(table.contains(says), "{does}: no `{says}` in\n{table}");
+        assert!(!table.contains("log.txt"), "a file that is gone by now is named: {table}");
         assert!(!sandbox.path("pids").exists() || is_gone(&sandbox), "{does}");
     }
 }

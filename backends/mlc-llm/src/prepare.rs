@@ -50,14 +50,14 @@ fn refused(error: Error) -> Error {
 }
 
 /// Runs a step; what it says goes to standard error, which is kept beside the result.
-fn step(host: &Host, what: &str, command: &mut Command, log: &Path) -> Result<()> {
+fn step(host: &Host, what: &str, command: &mut Command) -> Result<()> {
     host.progress(0, 0, what);
     let told = |line: &str| {
         eprintln!("{line}");
         let short: String = line.chars().filter(|c| !c.is_control()).take(80).collect();
         host.progress(0, 0, &format!("{what}: {short}"));
     };
-    process::run(host, what, command, log, told).map_err(refused)
+    process::run(host, what, command, None, told).map_err(refused)
 }
 
 /// In which precision a quantisation (`q4f16_1`) keeps what is not quantised.
@@ -128,7 +128,6 @@ pub(crate) fn prepare(
         .map_err(|e| Error::failed(format!("cannot make {}: {e}", source.display())))?;
     link_files(&layout.directory, &source, &[])?;
     let directory = folder.path().join("model");
-    let log = folder.path().join("log.txt");
     let mlc = |subcommand: &str| mlc_llm(&installation.python, subcommand);
 
     let mut configure = mlc("gen_config");
@@ -143,9 +142,9 @@ pub(crate) fn prepare(
     ] {
         configure.args([name, &value.to_string()]);
     }
-    step(host, "mlc_llm gen_config", configure.arg("--output").arg(&directory), &log)?;
+    step(host, "mlc_llm gen_config", configure.arg("--output").arg(&directory))?;
 
-    let library = compiled(&directory, installation, options, host, &log)?;
+    let library = compiled(&directory, installation, options, host)?;
 
     let mut convert = mlc("convert_weight");
     convert.arg(&source).args(["--quantization", quantization]);
@@ -156,7 +155,7 @@ pub(crate) fn prepare(
         (true, Some(index)) => convert.args(["--source-format", "awq", "--source"]).arg(index),
         _ => convert.args(["--source-format", "huggingface-safetensor"]),
     };
-    step(host, "mlc_llm convert_weight", convert.arg("--output").arg(&directory), &log)?;
+    step(host, "mlc_llm convert_weight", convert.arg("--output").arg(&directory))?;
     let compute = compute(checkpoint, quantization, &directory);
     Ok(Prepared { directory, library, compute, _folder: folder })
 }
@@ -167,7 +166,6 @@ fn compiled(
     installation: &Installation,
     options: &RunnerOptions,
     host: &Host,
-    log: &Path,
 ) -> Result<PathBuf> {
     let config = directory.join("mlc-chat-config.json");
     let cannot = |action: &str, path: &Path, e: &dyn std::fmt::Display| {
@@ -198,7 +196,7 @@ fn compiled(
     let unfinished = kept.join(format!("{key}.new.so"));
     let mut compile = mlc_llm(&installation.python, "compile");
     compile.arg(&config).args(["--device", options.device.name(), "--opt", &options.opt]);
-    step(host, "mlc_llm compile", compile.arg("--output").arg(&unfinished), log)?;
+    step(host, "mlc_llm compile", compile.arg("--output").arg(&unfinished))?;
     std::fs::rename(&unfinished, &library).map_err(|e| {
         Error::failed(format!("mlc_llm compile wrote no library: {}: {e}", unfinished.display()))
     })?;

@@ -106,7 +106,7 @@ impl Installation<'_> {
             self.host.progress(done, steps, &format!("{what}: {short}"));
         };
         self.host.progress(done, steps, what);
-        process::run(self.host, what, command, &self.log, told)?;
+        process::run(self.host, what, command, Some(&self.log), told)?;
         self.done += 1;
         Ok(())
     }

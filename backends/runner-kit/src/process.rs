@@ -68,14 +68,20 @@ pub(crate) fn read_lines(
     std::thread::Builder::new().name("output".into()).spawn(read).map(|_| ())
 }
 
-/// Runs a program to its end. Its output goes to the end of the file `log`; `told` sees each line of it.
+/// Runs a program to its end. Its output goes to the end of the file `log`, if there is one; `told` sees each line of it.
 ///
 /// # Errors
 /// It cannot be started, fails (with the end of what it said), or the user asked to stop, and then it is ended with all that it started.
-pub fn run(host: &Host, what: &str, command: &mut Command, log: &Path, told: impl Fn(&str)) -> Result<()> {
+pub fn run(
+    host: &Host,
+    what: &str,
+    command: &mut Command,
+    log: Option<&Path>,
+    told: impl Fn(&str),
+) -> Result<()> {
     let program = command.get_program().to_string_lossy().into_owned();
     let failed = |e: std::io::Error| Error::failed(format!("{what}: {program} could not be started: {e}"));
-    let mut log_file = open_log(log)?;
+    let mut log_file = log.map(open_log).transpose()?;
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
     let mut running = Group(ends_with_us(command).spawn().map_err(failed)?);
     let (sender, lines) = channel();
@@ -94,7 +100,7 @@ pub fn run(host: &Host, what: &str, command: &mut Command, log: &Path, told: imp
         match lines.recv_timeout(TICK) {
             Ok(line) => {
                 // A log that cannot be written costs nothing else.
-                let _ = writeln!(log_file, "{line}");
+                let _ = log_file.as_mut().map(|file| writeln!(file, "{line}"));
                 if !line.trim().is_empty() {
                     told(&line);
                     last.push_back(line);
@@ -133,15 +139,14 @@ pub fn cores() -> Vec<usize> {
     all
 }
 
-fn ended(what: &str, program: &str, status: ExitStatus, last: &[String], log: &Path) -> Result<()> {
+fn ended(what: &str, program: &str, status: ExitStatus, last: &[String], log: Option<&Path>) -> Result<()> {
     if status.success() {
         return Ok(());
     }
     let said = if last.is_empty() { "it said nothing".to_owned() } else { last.join("; ") };
-    Err(Error::failed(format!(
-        "{what}: {program} ended with {status}: {said} (all of it: {})",
-        log.display()
-    )))
+    let whole =
+        log.map_or_else(|| "is in the stage's log".to_owned(), |log| format!("is in {}", log.display()));
+    Err(Error::failed(format!("{what}: {program} ended with {status}: {said} (all of it {whole})")))
 }
 
 fn open_log(log: &Path) -> Result<File> {
