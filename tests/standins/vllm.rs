@@ -53,6 +53,13 @@ fn main() {
         eprintln!("  Value error, Unsupported quantization config: bits=4, sym=False [type=value_error]");
         std::process::exit(1);
     }
+    if does("other numbers") {
+        eprintln!("pydantic_core.ValidationError: 1 validation error for VllmConfig");
+        eprintln!(
+            "  Value error, torch.float32 is not supported for quantization method gptq. Supported dtypes: [torch.float16]"
+        );
+        std::process::exit(1);
+    }
     if does("never ready") {
         std::thread::sleep(Duration::from_secs(600));
     }

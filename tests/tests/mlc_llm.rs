@@ -30,6 +30,17 @@ fn run(sandbox: &Sandbox, options: &str, further: &[&str], does: &str) -> Finish
     sandbox.start(command(sandbox, options, further, does)).wait()
 }
 
+/// As [`installed`], with a TVM that stands in for the real one.
+fn installed_with_tvm(sandbox: &Sandbox) {
+    let packages = installed(sandbox).packages;
+    let stand_in = llmcb_tests::artifacts::hostile("tvm_stand_in");
+    for file in ["tvm_ffi/lib/libtvm_ffi.so", "tvm/lib/libtvm_runtime.so"] {
+        let file = packages.join(file);
+        std::fs::create_dir_all(file.parent().expect("a folder")).expect("folder");
+        std::os::unix::fs::symlink(&stand_in, file).expect("link");
+    }
+}
+
 /// Whether the server and what it has started are gone, which may take a moment.
 fn is_gone(sandbox: &Sandbox) -> bool {
     let pids = process_ids(&sandbox.path("pids"));
@@ -133,6 +144,69 @@ fn what_is_not_there_or_not_supported_is_skipped_with_the_way_out() {
     let finished = run(&sandbox, "", &["--tasks", "arc_easy"], "").expect_code(0);
     let table = finished.stdout.replace("\n  ", " ");
     assert!(table.contains("MLC-LLM is not installed in the environment"), "{table}");
+}
+
+#[test]
+fn scores_do_not_depend_on_pieces_nor_on_the_length_of_what_came_before() {
+    let mut first: Option<Vec<serde_json::Value>> = None;
+    for options in ["", ",prefill_chunk_size=3", ",max_batch_size=2,prefill_chunk_size=40"] {
+        let sandbox = Sandbox::new();
+        installed_with_tvm(&sandbox);
+        let further = [
+            "--tasks",
+            "arc_easy,hellaswag,wikitext2:seqlen=40",
+            "--workload",
+            "batch=2,prompt=16,new=4,warm_up=1,repetitions=2",
+        ];
+        run(&sandbox, options, &further, "").expect_code(0);
+        let mut found = Vec::new();
+        for stage in Results::read(&sandbox.out()).stages() {
+            let result = json(&stage.folder.join("result.json"));
+            if stage.kind == "profile" {
+                assert!(result["profile"]["raw"]["how"].as_str().expect("how").contains(", 1 threads,"));
+            }
+            found.extend(
+                result["metrics"]
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .filter(|_| stage.kind == "evaluate")
+                    .cloned(),
+            );
+        }
+        assert!(found.len() >= 3, "{found:?}");
+        match &first {
+            None => first = Some(found),
+            Some(first) => assert_eq!(&found, first, "{options}"),
+        }
+    }
+}
+
+#[test]
+fn what_goes_wrong_in_tvm_costs_its_cells_and_is_explained() {
+    for (does, options, code, says) in [
+        (
+            "fails",
+            "",
+            1,
+            "TVM could not run prefill: InternalError: Check failed: (err == cudaSuccess) is false: CUDA: out of memory",
+        ),
+        ("lacks a function", "", 0, "the model library has no function batch_verify"),
+        ("other interface", "", 0, "TVM's interface is 0.2.13, this plugin knows 0.1"),
+        (
+            "",
+            ",max_batch_size=1",
+            1,
+            "the workload has 2 prompts at once, more than the option max_batch_size = 1",
+        ),
+        ("", ",max_model_len=18", 1, "the workload's sequences have 19 tokens, the model takes 18"),
+    ] {
+        let sandbox = Sandbox::new();
+        installed_with_tvm(&sandbox);
+        let finished = run(&sandbox, options, &TIMED, does).expect_code(code);
+        let table = finished.stdout.replace("\n  ", " ");
+        assert!(table.contains(says), "{does}{options}: no `{says}` in\n{table}");
+    }
 }
 
 #[test]

@@ -134,6 +134,7 @@ fn what_goes_wrong_in_the_server_costs_its_cells_and_is_explained() {
 fn what_vllm_does_not_support_is_skipped_with_the_reason() {
     for (does, says) in [
         ("unsupported format", "Value error, Unknown quantization method: nf2"),
+        ("other numbers", "torch.float32 is not supported for quantization method gptq"),
         ("asymmetric", "vLLM runs GPTQ weights on symmetric grids only: compress with symmetric=true"),
     ] {
         let sandbox = Sandbox::new();

@@ -129,13 +129,16 @@ unsafe impl Send for Loaded {}
 /// Logits, a row for each token that they were asked for.
 pub(crate) struct Logits {
     numbers: Vec<f32>,
+    /// Numbers of a row.
+    width: usize,
+    /// Those of them that are of tokens: a library may fill rows up.
     vocabulary: usize,
 }
 
 impl Logits {
     /// The rows, in order.
-    pub(crate) fn rows(&self) -> std::slice::ChunksExact<'_, f32> {
-        self.numbers.chunks_exact(self.vocabulary)
+    pub(crate) fn rows(&self) -> impl ExactSizeIterator<Item = &[f32]> {
+        self.numbers.chunks_exact(self.width).map(|row| &row[..self.vocabulary])
     }
 }
 
@@ -343,14 +346,19 @@ impl Loaded {
         self.builtins.end_forward.call("kv_state_end_forward", &[state])?;
         // Beside the logits, the cache comes back.
         let logits = result.item(0)?;
-        let vocabulary = logits.dimensions()?.last().copied().unwrap_or(0);
-        let logits = Logits { numbers: logits.numbers()?, vocabulary: vocabulary.max(1) };
+        let width = logits.dimensions()?.last().copied().unwrap_or(0);
+        if width < self.vocabulary {
+            let vocabulary = self.vocabulary;
+            return Err(Error::failed(format!(
+                "the model library gave logits of {width} tokens, not {vocabulary}"
+            )));
+        }
+        let logits = Logits { numbers: logits.numbers()?, width, vocabulary: self.vocabulary };
         let rows = if wanted == Wanted::All { total } else { parts.len() };
-        match logits.rows().len() == rows {
+        let given = logits.rows().len();
+        match given == rows {
             true => Ok(logits),
-            false => {
-                Err(Error::failed(format!("the model library gave {} of {rows} logits", logits.rows().len())))
-            }
+            false => Err(Error::failed(format!("the model library gave {given} of {rows} logits"))),
         }
     }
 

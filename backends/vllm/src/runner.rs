@@ -152,8 +152,13 @@ fn refused(error: Error) -> Error {
             "vLLM runs GPTQ weights on symmetric grids only: compress with symmetric=true, or store with --format compressed-tensors",
         );
     }
-    let known =
-        ["Unsupported quantization config", "Unknown quantization method", "are not supported for now"];
+    let known = [
+        "Unsupported quantization config",
+        "Unknown quantization method",
+        "are not supported for now",
+        // A type of numbers that its kernels do not have.
+        "is not supported for quantization method",
+    ];
     match known.into_iter().any(says) {
         true => Error::unsupported(error.message().to_owned()),
         false => error,

@@ -13,7 +13,7 @@ def does(what):
 
 def has_tvm():
     try:
-        import tvm  # noqa: F401
+        from tvm import relax  # noqa: F401
     except ImportError:
         return False
     return True
@@ -81,7 +81,10 @@ def compile_library(arguments):
 
         build(json.loads(given.config.read_text()), given.output)
     else:
-        given.output.write_text("of a stand-in")
+        # What the library says of itself is all that TVM's stand-in reads.
+        chat = json.loads(given.config.read_text())
+        sizes = ["context_window_size", "prefill_chunk_size", "max_batch_size", "tensor_parallel_shards"]
+        given.output.write_text(json.dumps({**{size: chat[size] for size in sizes}, "params": [{"name": "model.norm.weight"}]}))
 
 
 def main():
