@@ -1,4 +1,4 @@
-//! The backend of MLC-LLM. Its command line and its server are stood in for; TVM, where a test needs it, is the real one.
+//! The backend of MLC-LLM. Its command line, its server and TVM are stood in for; one test, which is run by name, has the real TVM.
 
 use std::path::Path;
 use std::process::Command;

@@ -8,7 +8,7 @@ use llmcb_plugin_api::sdk::{
 };
 use llmcb_runner_kit::Checkpoint;
 use llmcb_runner_kit::fit::{Fitted, fit};
-use llmcb_runner_kit::likelihood::{log_sum_exp, most_likely};
+use llmcb_runner_kit::likelihood::{count, log_probabilities, most_likely};
 use llmcb_runner_kit::timing::repeated;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -138,18 +138,10 @@ impl LlamaCppRunner {
             *read = Read { context: context.to_vec(), logits };
         }
         let mut score = Score { greedy: true, truncated: fitted.truncated, ..Score::default() };
-        let mut count = |logits: &[f32], token: u32| {
-            let logit = logits.get(token as usize).copied();
-            let logit =
-                logit.ok_or_else(|| Error::invalid(format!("token {token} is beyond the vocabulary")))?;
-            let likelihood = f64::from(logit) - log_sum_exp(logits);
-            score.log_likelihood += likelihood;
-            score.greedy &= most_likely(logits) == token;
-            score.token_log_likelihoods.push(likelihood as f32);
-            Ok(())
-        };
-        count(&read.logits, request.continuation[0])?;
-        self.read(rest, context.len(), true, |i, logits| count(logits, request.continuation[i + 1]))?;
+        count(&mut score, &read.logits, request.continuation[0])?;
+        self.read(rest, context.len(), true, |i, logits| {
+            count(&mut score, logits, request.continuation[i + 1])
+        })?;
         Ok(score)
     }
 
@@ -303,8 +295,7 @@ impl Runner for LlamaCppRunner {
         let mut width = self.checkpoint.info.vocab_size as usize;
         self.read(tokens, 0, true, |_, logits| {
             width = logits.len();
-            let total = log_sum_exp(logits);
-            rows.extend(logits.iter().map(|logit| (f64::from(*logit) - total) as f32));
+            rows.extend(log_probabilities(logits));
             Ok(())
         })?;
         Tensor::from_vec(rows, &[tokens.len(), width])

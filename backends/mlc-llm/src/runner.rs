@@ -9,7 +9,7 @@ use llmcb_plugin_api::sdk::{
 };
 use llmcb_runner_kit::Checkpoint;
 use llmcb_runner_kit::fit::{Fitted, fit};
-use llmcb_runner_kit::likelihood::{log_sum_exp, most_likely};
+use llmcb_runner_kit::likelihood::{count, log_probabilities, most_likely};
 use llmcb_runner_kit::server::Server;
 use llmcb_runner_kit::timing::repeated;
 use schemars::JsonSchema;
@@ -229,17 +229,8 @@ fn score_one(
         read.context = context.to_vec();
     }
     let mut score = Score { greedy: true, truncated: fitted.truncated, ..Score::default() };
-    let mut count = |logits: &[f32], token: u32| {
-        let logit = logits.get(token as usize).copied();
-        let logit = logit.ok_or_else(|| Error::invalid(format!("token {token} is beyond the vocabulary")))?;
-        let likelihood = f64::from(logit) - log_sum_exp(logits);
-        score.log_likelihood += likelihood;
-        score.greedy &= most_likely(logits) == token;
-        score.token_log_likelihoods.push(likelihood as f32);
-        Ok(())
-    };
-    count(&read.logits, request.continuation[0])?;
-    read_all(loaded, host, rest, |i, logits| count(logits, request.continuation[i + 1]))?;
+    count(&mut score, &read.logits, request.continuation[0])?;
+    read_all(loaded, host, rest, |i, logits| count(&mut score, logits, request.continuation[i + 1]))?;
     loaded.forget(0, rest.len())?;
     Ok(score)
 }
@@ -400,8 +391,7 @@ impl Runner for MlcLlmRunner {
         let mut width = 0;
         read_all(loaded, &host, tokens, |_, logits| {
             width = logits.len();
-            let total = log_sum_exp(logits);
-            rows.extend(logits.iter().map(|logit| (f64::from(*logit) - total) as f32));
+            rows.extend(log_probabilities(logits));
             Ok(())
         })?;
         Tensor::from_vec(rows, &[tokens.len(), width])

@@ -13,6 +13,28 @@ pub fn fit(request: &ScoreRequest, limit: usize, name: &str) -> Result<Fitted> {
         .map_err(|e| Error::invalid(e.to_string()))
 }
 
+/// Requests whose continuations are read as part of prompts, by their places among all: each prompt whole, and how it was cut. The inputs have
+/// `limit` tokens at most.
+///
+/// # Errors
+/// As [`fit`].
+pub fn whole_prompts(
+    requests: &[ScoreRequest],
+    places: &[usize],
+    limit: usize,
+) -> Result<(Vec<Vec<u32>>, Vec<Fitted>)> {
+    let mut prompts = Vec::new();
+    let mut fitted = Vec::new();
+    for i in places.iter().copied() {
+        let one = fit(&requests[i], limit, &format!("request {i}"))?;
+        let mut prompt = one.input.clone();
+        prompt.extend(requests[i].continuation.last());
+        prompts.push(prompt);
+        fitted.push(one);
+    }
+    Ok((prompts, fitted))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

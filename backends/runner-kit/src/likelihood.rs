@@ -1,5 +1,7 @@
 //! Logits to likelihoods.
 
+use llmcb_plugin_api::sdk::{Error, Result, Score};
+
 /// `ln` of the sum of `exp` of all logits, in double precision.
 pub fn log_sum_exp(logits: &[f32]) -> f64 {
     let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
@@ -16,6 +18,26 @@ pub fn most_likely(logits: &[f32]) -> u32 {
         }
     }
     best as u32
+}
+
+/// Adds a token of a continuation to its score, from the logits before it.
+///
+/// # Errors
+/// The token is beyond the vocabulary.
+pub fn count(score: &mut Score, logits: &[f32], token: u32) -> Result<()> {
+    let logit = logits.get(token as usize).copied();
+    let logit = logit.ok_or_else(|| Error::invalid(format!("token {token} is beyond the vocabulary")))?;
+    let likelihood = f64::from(logit) - log_sum_exp(logits);
+    score.log_likelihood += likelihood;
+    score.greedy &= most_likely(logits) == token;
+    score.token_log_likelihoods.push(likelihood as f32);
+    Ok(())
+}
+
+/// The logarithm of each token's probability.
+pub fn log_probabilities(logits: &[f32]) -> impl Iterator<Item = f32> {
+    let total = log_sum_exp(logits);
+    logits.iter().map(move |logit| (f64::from(*logit) - total) as f32)
 }
 
 #[cfg(test)]

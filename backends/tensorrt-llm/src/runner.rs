@@ -9,7 +9,7 @@ use llmcb_plugin_api::sdk::{
 use llmcb_runner_kit::Checkpoint;
 use llmcb_runner_kit::completions::portions;
 use llmcb_runner_kit::driver::{Driver, Plan};
-use llmcb_runner_kit::fit::{Fitted, fit};
+use llmcb_runner_kit::fit::whole_prompts;
 use llmcb_runner_kit::install::{Scratch, scratch};
 use llmcb_runner_kit::timing::repeated;
 use schemars::JsonSchema;
@@ -208,15 +208,7 @@ impl Runner for TensorRtLlmRunner {
             self.host.check_cancelled()?;
             let done = portion.first().copied().unwrap_or(0) as u64;
             self.host.progress(done, requests.len() as u64, "requests of this batch");
-            let mut prompts = Vec::new();
-            let mut fitted: Vec<Fitted> = Vec::new();
-            for i in portion.iter().copied() {
-                let one = fit(&requests[i], limit, &format!("request {i}"))?;
-                let mut prompt = one.input.clone();
-                prompt.extend(requests[i].continuation.last());
-                prompts.push(prompt);
-                fitted.push(one);
-            }
+            let (prompts, fitted) = whole_prompts(requests, &portion, limit)?;
             let first: Vec<usize> = fitted.iter().map(|one| one.context).collect();
             let asked = json!({"do": "score", "prompts": prompts, "first": first});
             let answer = self.driver.ask(&self.host, &asked).map_err(with_remedy)?;

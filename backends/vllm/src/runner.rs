@@ -10,7 +10,7 @@ use llmcb_runner_kit::Checkpoint;
 use llmcb_runner_kit::completions::{
     HOW, Prompts, choices, complete, count_token_ids, generate, portions, time,
 };
-use llmcb_runner_kit::fit::{Fitted, fit};
+use llmcb_runner_kit::fit::whole_prompts;
 use llmcb_runner_kit::hub_layout::{HubLayout, hub_layout};
 use llmcb_runner_kit::server::{Plan, Server};
 use llmcb_runner_kit::timing::repeated;
@@ -249,15 +249,7 @@ impl Runner for VllmRunner {
             self.host.check_cancelled()?;
             let done = portion.first().copied().unwrap_or(0) as u64;
             self.host.progress(done, requests.len() as u64, "requests of this batch");
-            let mut prompts = Vec::new();
-            let mut fitted: Vec<Fitted> = Vec::new();
-            for i in portion.iter().copied() {
-                let one = fit(&requests[i], limit, &format!("request {i}"))?;
-                let mut prompt = one.input.clone();
-                prompt.extend(requests[i].continuation.last());
-                prompts.push(prompt);
-                fitted.push(one);
-            }
+            let (prompts, fitted) = whole_prompts(requests, &portion, limit)?;
             let body = json!({"model": MODEL, "prompt": prompts, "max_tokens": 1, "temperature": 0, "prompt_logprobs": 0});
             let answer = complete(&mut self.server, &body)?;
             let choices = choices(NAME, &answer, portion.len())?;
