@@ -40,7 +40,7 @@ impl Method for Shrink {
         for linear in block.linears().to_vec() {
             host.check_cancelled()?;
             let weight = block.weight(&linear.name)?;
-            let scaled = weight.as_slice::<f32>()?.iter().map(|w| w * self.0.factor).collect();
+            let scaled = weight.as_f32()?.iter().map(|w| w * self.0.factor).collect();
             block.set_weight(&linear.name, Tensor::from_vec(scaled, &linear.shape())?)?;
         }
         Ok(())

@@ -1,5 +1,6 @@
 //! Tensors that cross the boundary without a copy.
 
+use std::borrow::Cow;
 use std::ffi::c_void;
 use std::sync::Arc;
 
@@ -104,14 +105,46 @@ impl Tensor {
         for axis in (1..shape.len()).rev() {
             strides[axis - 1] = strides[axis] * (shape[axis] as i64).max(1);
         }
+        Self::strided(values, 0, shape, &strides)
+    }
+
+    /// A tensor over some of the values that it shares with others: the first element is value number `offset`, and neighbours along
+    /// dimension `d` lie `strides[d]` values apart. Errors when an element would lie outside the values.
+    pub fn strided<T: Element>(
+        values: Arc<Vec<T>>,
+        offset: usize,
+        shape: &[usize],
+        strides: &[i64],
+    ) -> Result<Tensor> {
+        let outside = || {
+            Error::invalid(format!(
+                "a tensor of shape {shape:?} with strides {strides:?} from value {offset} on does not lie within {} values",
+                values.len()
+            ))
+        };
+        if strides.len() != shape.len() || shape.iter().any(|d| i64::try_from(*d).is_err()) {
+            return Err(outside());
+        }
+        let (mut least, mut most) = (offset as i128, offset as i128);
+        for (length, stride) in shape.iter().zip(strides) {
+            let reach = i128::from(*stride) * (*length as i128 - 1);
+            least = least.saturating_add(reach.min(0));
+            most = most.saturating_add(reach.max(0));
+        }
+        // Strides of zero let few values fill a large shape.
+        shape.iter().try_fold(1i64, |n, d| n.checked_mul(*d as i64)).ok_or_else(outside)?;
+        let empty = shape.contains(&0);
+        if offset > values.len() || !empty && (least < 0 || most >= values.len() as i128) {
+            return Err(outside());
+        }
         let data = values.as_ptr().cast_mut().cast::<c_void>();
         Ok(Tensor(AbiTensor {
             data,
-            byte_offset: 0,
+            byte_offset: (offset * size_of::<T>()) as u64,
             device: AbiDevice { kind: 1, index: 0 },
             dtype: T::DTYPE.to_abi(),
             shape: shape.iter().map(|d| *d as i64).collect::<RVec<_>>(),
-            strides: strides.into_iter().collect::<RVec<_>>(),
+            strides: strides.iter().copied().collect::<RVec<_>>(),
             owner: Arc::into_raw(values).cast_mut().cast::<c_void>(),
             deleter: Some(drop_owner::<Vec<T>>),
         }))
@@ -193,7 +226,7 @@ impl Tensor {
     }
 
     /// The elements in row-major order, without a copy. Errors when the type differs or there are gaps; use
-    /// [`Tensor::to_f32`] for any layout.
+    /// [`Tensor::as_f32`] or [`Tensor::to_f32`] for any layout.
     pub fn as_slice<T: Element>(&self) -> Result<&[T]> {
         if self.dtype() != T::DTYPE {
             return Err(Error::invalid(format!(
@@ -206,7 +239,7 @@ impl Tensor {
             return Ok(&[]);
         }
         if !self.is_contiguous() {
-            return Err(Error::invalid("a tensor is not contiguous; copy it with to_f32"));
+            return Err(Error::invalid("a tensor is not contiguous; read it with as_f32 or to_f32"));
         }
         #[allow(unsafe_code)]
         // SAFETY: the side that made the tensor promises that shape, strides and type describe its memory, which
@@ -228,6 +261,14 @@ impl Tensor {
             DType::F16 => self.gather::<f16>(f16::to_f32),
             DType::BF16 => self.gather::<bf16>(bf16::to_f32),
             other => Err(Error::invalid(format!("a tensor of {other:?} has no float values"))),
+        }
+    }
+
+    /// As [`Tensor::to_f32`], without a copy where the elements lie in row-major order as `f32` already.
+    pub fn as_f32(&self) -> Result<Cow<'_, [f32]>> {
+        match self.as_slice::<f32>() {
+            Ok(values) => Ok(Cow::Borrowed(values)),
+            Err(_) => self.to_f32().map(Cow::Owned),
         }
     }
 
@@ -256,5 +297,51 @@ impl Tensor {
             }
         }
         Ok(values)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strided_tensors_read_as_their_strides_say() {
+        // Two rows of three, as they lie in each layout; -1 is not an element.
+        let cases: [(&[f32], usize, [i64; 2]); 6] = [
+            (&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], 0, [3, 1]),
+            (&[1.0, 4.0, 2.0, 5.0, 3.0, 6.0], 0, [1, 2]),
+            (&[-1.0, 1.0, 2.0, 3.0, -1.0, 4.0, 5.0, 6.0], 1, [4, 1]),
+            (&[1.0, -1.0, 2.0, -1.0, 3.0, -1.0, 4.0, -1.0, 5.0, -1.0, 6.0], 0, [6, 2]),
+            (&[6.0, 5.0, 4.0, 3.0, 2.0, 1.0], 5, [-3, -1]),
+            (&[4.0, 5.0, 6.0, 1.0, 2.0, 3.0], 3, [-3, 1]),
+        ];
+        for (values, offset, strides) in cases {
+            let tensor = Tensor::strided(Arc::new(values.to_vec()), offset, &[2, 3], &strides).unwrap();
+            assert_eq!(tensor.to_f32().unwrap(), [1.0, 2.0, 3.0, 4.0, 5.0, 6.0], "{strides:?}");
+            assert_eq!(*tensor.as_f32().unwrap(), [1.0, 2.0, 3.0, 4.0, 5.0, 6.0], "{strides:?}");
+            assert_eq!(tensor.as_slice::<f32>().is_ok(), strides == [3, 1], "{strides:?}");
+        }
+        let repeated = Tensor::strided(Arc::new(vec![7.0f32]), 0, &[2, 2], &[0, 0]).unwrap();
+        assert_eq!(repeated.to_f32().unwrap(), [7.0; 4]);
+    }
+
+    #[test]
+    fn strides_that_leave_the_values_are_refused() {
+        let cases: [(usize, &[usize], &[i64]); 9] = [
+            (1, &[2, 3], &[3, 1]),
+            (0, &[2, 3], &[4, 1]),
+            (0, &[2, 3], &[-3, 1]),
+            (7, &[0, 3], &[3, 1]),
+            (0, &[2, 3], &[3]),
+            (0, &[2, 3], &[i64::MAX, i64::MAX]),
+            (0, &[2, 3], &[i64::MIN, i64::MIN]),
+            (0, &[usize::MAX, 1], &[0, 0]),
+            (0, &[1 << 40, 1 << 40], &[0, 0]),
+        ];
+        for (offset, shape, strides) in cases {
+            let made = Tensor::strided(Arc::new(vec![0f32; 6]), offset, shape, strides);
+            assert!(made.is_err(), "{offset} {shape:?} {strides:?}");
+        }
+        assert!(Tensor::strided(Arc::new(vec![0f32; 6]), 6, &[0, 3], &[3, 1]).unwrap().is_empty());
     }
 }

@@ -1,5 +1,6 @@
 //! AWQ: scales input channels by their activation before rounding, then clips ranges.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use llmcb_method_kit::Matrix;
@@ -159,9 +160,9 @@ fn of_input<'a>(statistics: &'a [InputStatistics], linear: &Linear) -> Result<&'
     found.ok_or_else(|| Error::failed("the engine gave no statistics of its input"))
 }
 
-fn gram_of(statistics: &InputStatistics) -> Result<&[f32]> {
+fn gram_of(statistics: &InputStatistics) -> Result<Cow<'_, [f32]>> {
     let gram = statistics.gram.as_ref();
-    gram.ok_or_else(|| Error::failed("the engine gave no Gram matrix of its input"))?.as_slice::<f32>()
+    gram.ok_or_else(|| Error::failed("the engine gave no Gram matrix of its input"))?.as_f32()
 }
 
 /// What scales of the inputs of these linears can be folded into.
@@ -229,7 +230,7 @@ impl Awq {
         let compared = match inspected(block, group, source) {
             Some(module) => Compared::Module(module.to_owned()),
             None if group.len() == 1 => {
-                Compared::Linear(Hessian::from_gram(gram_of(statistics)?, first.in_features as usize, 1)?)
+                Compared::Linear(Hessian::from_gram(&gram_of(statistics)?, first.in_features as usize, 1)?)
             }
             None => {
                 return Err(Error::unsupported(format!(
@@ -240,6 +241,7 @@ impl Awq {
         };
         let weights =
             group.iter().map(|linear| block.weight(&linear.name)).collect::<Result<Vec<Tensor>>>()?;
+        let weights = weights.iter().map(Tensor::as_f32).collect::<Result<Vec<_>>>()?;
         let mut best = (f64::INFINITY, Vec::new(), 0.0);
         for step in 0..RATIOS {
             host.check_cancelled()?;
@@ -253,7 +255,8 @@ impl Awq {
             let error = match &compared {
                 Compared::Module(module) => block.module_error(module, trial)?,
                 Compared::Linear(hessian) => {
-                    let changed = plugin::matrix(&trial[0].1, first)?;
+                    let changed = trial[0].1.as_f32()?;
+                    let changed = plugin::matrix(&changed, first)?;
                     hessian.relative_output_error(plugin::matrix(&weights[0], first)?, changed)?
                 }
             };
@@ -291,6 +294,11 @@ impl Awq {
         let inputs = of_input(statistics, linear)?.rows.as_ref();
         let mut inputs =
             inputs.ok_or_else(|| Error::failed("the engine gave no rows of its input"))?.to_f32()?;
+        if inputs.is_empty() {
+            return Err(Error::failed(
+                "the engine gave no rows of its input: clipping needs calibration tokens",
+            ));
+        }
         if let Some(scales) = scales {
             for token in inputs.chunks_mut(columns) {
                 token.iter_mut().zip(scales).for_each(|(x, s)| *x /= s);

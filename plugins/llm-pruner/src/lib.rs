@@ -340,6 +340,7 @@ impl LlmPruner {
                 ))
             })?;
             let weight = block.weight(&linear.name)?;
+            let weight = weight.as_f32()?;
             let axis = match part.axis {
                 Axis::Outputs => units::Axis::Outputs,
                 Axis::Inputs => units::Axis::Inputs,

@@ -39,6 +39,7 @@ impl Method for Magnitude {
         for (at, linear) in block.linears().to_vec().iter().enumerate() {
             plugin::step(block, at, linear, host)?;
             let weight = block.weight(&linear.name)?;
+            let weight = weight.as_f32()?;
             let mask =
                 plugin::matrix(&weight, linear).and_then(|matrix| Ok(magnitude(matrix, self.sparsity)?));
             let mask = plugin::name(mask, block, linear)?;

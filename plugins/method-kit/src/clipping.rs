@@ -53,7 +53,7 @@ impl Clipping {
     /// For weights `[rows, cols]`, asymmetric, with the logits where training begins, or (not `learned`) without any.
     ///
     /// # Errors
-    /// [`KitError::Option`] for options out of range.
+    /// [`KitError::Option`] for options out of range; [`KitError::Shape`] where there are no weights.
     pub fn new(
         rows: usize,
         cols: usize,
@@ -63,6 +63,9 @@ impl Clipping {
     ) -> Result<Self, KitError> {
         let grid = GridOptions { bits, group_size, symmetric: false, search: None };
         grid.validate()?;
+        if rows == 0 || cols == 0 {
+            return Err(KitError::Shape { operand: "weight", rows, cols });
+        }
         let groups = rows * grid.groups(cols);
         let logits = learned.then(|| [vec![INITIAL_LOGIT; groups], vec![INITIAL_LOGIT; groups]]);
         Ok(Self { rows, cols, grid, logits })

@@ -103,6 +103,7 @@ impl Layerwise {
             plugin::step(block, *at, linear, host)?;
             *at += 1;
             let weight = block.weight(&linear.name)?;
+            let weight = weight.as_f32()?;
             let solved = plugin::matrix(&weight, linear).and_then(|matrix| {
                 let solved = solve(matrix, &factor)?;
                 let error = match &solved {
@@ -132,8 +133,8 @@ impl Layerwise {
             .find(|s| s.linear == linear.name)
             .and_then(|s| Some((s.gram.as_ref()?, s.sequences)))
             .ok_or_else(|| Error::failed("the engine gave no statistics of its input"))?;
-        let gram = gram.as_slice::<f32>()?;
-        let hessian = Hessian::from_gram(gram, linear.in_features as usize, sequences.max(1) as usize)?;
+        let gram = gram.as_f32()?;
+        let hessian = Hessian::from_gram(&gram, linear.in_features as usize, sequences.max(1) as usize)?;
         let factor = hessian.factor(&self.factor)?;
         Ok((hessian, factor))
     }

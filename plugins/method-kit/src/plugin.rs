@@ -85,10 +85,10 @@ pub fn step(block: &Block<'_>, at: usize, linear: &Linear, host: &Host) -> Resul
     Ok(())
 }
 
-/// The weight of a linear as a matrix `[out, in]`; `tensor` must come from [`Block::weight`].
-pub fn matrix<'a>(tensor: &'a Tensor, linear: &Linear) -> Result<Matrix<'a>> {
+/// The weight of a linear as a matrix `[out, in]`: `values` are those of [`Block::weight`].
+pub fn matrix<'a>(values: &'a [f32], linear: &Linear) -> Result<Matrix<'a>> {
     let [rows, columns] = linear.shape();
-    Ok(Matrix::new(tensor.as_slice::<f32>()?, rows, columns)?)
+    Ok(Matrix::new(values, rows, columns)?)
 }
 
 /// Names the linear in an error.
@@ -97,8 +97,8 @@ pub fn name<T>(result: Result<T>, block: &Block<'_>, linear: &Linear) -> Result<
 }
 
 /// Zeroes what a mask prunes.
-pub fn prune(block: &mut Block<'_>, linear: &Linear, weight: &Tensor, mask: &Mask) -> Result<()> {
-    let mut values = weight.as_slice::<f32>()?.to_vec();
+pub fn prune(block: &mut Block<'_>, linear: &Linear, weight: &[f32], mask: &Mask) -> Result<()> {
+    let mut values = weight.to_vec();
     mask.apply(&mut values)?;
     block.set_weight(&linear.name, Tensor::from_vec(values, &linear.shape())?)
 }

@@ -2,6 +2,7 @@
 
 use llmcb_method_kit::{
     KitError, Matrix,
+    clipping::Clipping,
     gptq::{GptqOptions, gptq},
     grid::{GridOptions, RangeSearch, round_to_nearest},
     hessian::{FactorOptions, Hessian, InverseFactor},
@@ -31,6 +32,12 @@ fn matrices() {
     says(Matrix::new(&[1.0, f32::NAN], 1, 2), "NaN at row 0, column 1");
     says(Matrix::new(&[1.0, f32::NEG_INFINITY], 2, 1), "-inf at row 1");
     says(Matrix::new(&[f32::MAX], 1, 1), "row 0, column 0");
+}
+
+#[test]
+fn clippings() {
+    says(Clipping::new(0, 3, 4, None, true), "[0, 3]");
+    says(Clipping::new(3, 0, 4, Some(128), true), "[3, 0]");
 }
 
 #[test]

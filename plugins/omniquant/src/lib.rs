@@ -159,18 +159,23 @@ impl Method for OmniQuant {
         let linears = block.linears().to_vec();
         let original = parameters(block)?;
         let (activations, windows) = dense_magnitudes(block, &linears)?;
+        let clipping = linears
+            .iter()
+            .map(|linear| {
+                let [rows, columns] = linear.shape();
+                let weight = original.get(&linear.name).map(Vec::as_slice).unwrap_or_default();
+                // Training would only say that it diverged.
+                let clipping = plugin::matrix(weight, linear).and_then(|_| {
+                    Ok(Clipping::new(rows, columns, self.options.bits, self.group_size, self.options.lwc)?)
+                });
+                plugin::name(clipping, block, linear)
+            })
+            .collect::<Result<Vec<_>>>()?;
         let scales = if self.learns_scales() {
             scales(block, &Magnitudes { activations: &activations, weights: &original }, self.options.alpha)?
         } else {
             Vec::<Scales>::new()
         };
-        let clipping = linears
-            .iter()
-            .map(|linear| {
-                let [rows, columns] = linear.shape();
-                Ok(Clipping::new(rows, columns, self.options.bits, self.group_size, self.options.lwc)?)
-            })
-            .collect::<Result<Vec<_>>>()?;
         self.round_activations(block)?;
 
         let schedule = self.schedule();

@@ -62,6 +62,7 @@ impl Method for Rtn {
         for (at, linear) in block.linears().to_vec().iter().enumerate() {
             plugin::step(block, at, linear, host)?;
             let weight = block.weight(&linear.name)?;
+            let weight = weight.as_f32()?;
             let rounded =
                 plugin::matrix(&weight, linear).and_then(|matrix| Ok(round_to_nearest(matrix, &self.grid)?));
             let rounded = plugin::name(rounded, block, linear)?;

@@ -172,9 +172,9 @@ impl SmoothQuant {
         let maxima = largest.get(&first.name).ok_or_else(missing)?;
         let matrices: Vec<Matrix<'_>> = group
             .iter()
-            .filter_map(|l| Some((l.shape(), weights.get(&l.name)?)))
-            .map(|([rows, columns], weight)| Matrix::new(weight, rows, columns))
-            .collect::<std::result::Result<_, _>>()?;
+            .filter_map(|l| Some((l, weights.get(&l.name)?)))
+            .map(|(l, weight)| plugin::name(plugin::matrix(weight, l), block, l))
+            .collect::<Result<_>>()?;
         let scales = smoothing_scales(maxima, &column_maxima(&matrices)?, self.options.alpha)?;
         for linear in group {
             let [rows, columns] = linear.shape();

@@ -96,6 +96,7 @@ impl Method for Wanda {
         for (at, linear) in linears.iter().enumerate() {
             plugin::step(block, at, linear, host)?;
             let weight = block.weight(&linear.name)?;
+            let weight = weight.as_f32()?;
             let mask = statistics
                 .iter()
                 .find(|s| s.linear == linear.name)
@@ -103,7 +104,7 @@ impl Method for Wanda {
                 .ok_or_else(|| Error::failed("the engine gave no statistics of its input"))
                 .and_then(|(sums, tokens)| {
                     let tokens = tokens.max(1) as f32;
-                    let mean_square: Vec<f32> = sums.as_slice::<f32>()?.iter().map(|s| s / tokens).collect();
+                    let mean_square: Vec<f32> = sums.as_f32()?.iter().map(|s| s / tokens).collect();
                     let matrix = plugin::matrix(&weight, linear)?;
                     Ok(match self.rule {
                         Rule::Lowest(sparsity) => wanda(matrix, &mean_square, sparsity)?,
