@@ -1,5 +1,5 @@
 //! A backend without a model: its scores come from a hash of the tokens. It can do one wrong thing, at the tester's choice, when
-//! it is asked to score.
+//! it is asked to score or to generate. Unless its options say what, the environment variable `LLMCB_HOSTILE` does.
 
 use std::path::Path;
 use std::thread::sleep;
@@ -9,7 +9,7 @@ use llmcb_plugin_api::sdk::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// What it does when asked to score.
+/// What it does when asked to score or to generate.
 #[derive(Clone, Copy, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 enum Mode {
@@ -26,20 +26,37 @@ enum Mode {
     Short,
     /// Gives scores that are not numbers.
     Nan,
+    /// Gives scores that depend on how many are asked for.
+    Batch,
+    /// Generates more than it is asked for.
+    Long,
     /// Says that it does not do this.
     Unsupported,
     /// Refuses to open any model.
     Closed,
 }
 
-#[derive(Default, Serialize, Deserialize, JsonSchema)]
+impl Mode {
+    fn of_environment() -> Self {
+        let mode = std::env::var("LLMCB_HOSTILE").unwrap_or_default();
+        serde_json::from_value(mode.into()).unwrap_or_default()
+    }
+}
+
+#[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 struct Options {
-    /// What it does when asked to score.
+    /// What it does when asked to score or to generate.
     mode: Mode,
     /// How long `slow` takes for a batch.
     #[schemars(range(min = 0.0, max = 600.0))]
     seconds: f64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options { mode: Mode::of_environment(), seconds: 0.0 }
+    }
 }
 
 struct FakeRunner(Options);
@@ -117,6 +134,13 @@ impl Runner for FakeRunner {
             Mode::Short => {
                 scores.pop();
             }
+            Mode::Batch => {
+                let share = scores.len() as f32;
+                for score in &mut scores {
+                    score.token_log_likelihoods.iter_mut().for_each(|l| *l -= share);
+                    score.log_likelihood = score.token_log_likelihoods.iter().map(|l| f64::from(*l)).sum();
+                }
+            }
             Mode::Nan => scores.iter_mut().for_each(|s| s.log_likelihood = f64::NAN),
             _ => {}
         }
@@ -124,7 +148,8 @@ impl Runner for FakeRunner {
     }
 
     fn generate(&mut self, prompts: &[Vec<u32>], new: u32, _: &[u32]) -> Result<Vec<Vec<u32>>> {
-        Ok(prompts.iter().map(|_| vec![u32::from(b'a'); new as usize]).collect())
+        let length = if matches!(self.0.mode, Mode::Long) { new + 1 } else { new };
+        Ok(prompts.iter().map(|_| vec![u32::from(b'a'); length as usize]).collect())
     }
 
     fn profile(&mut self, _: &Workload) -> Result<Profile> {

@@ -1,5 +1,5 @@
 //! A method that does one wrong thing of the tester's choice, in one block of the model; the other blocks it compresses as a
-//! method should.
+//! method should. Unless its options say what, the environment variable `LLMCB_HOSTILE` does.
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -53,6 +53,13 @@ enum Mode {
     Stubborn,
 }
 
+impl Mode {
+    fn of_environment() -> Self {
+        let mode = std::env::var("LLMCB_HOSTILE").unwrap_or_default();
+        serde_json::from_value(mode.into()).unwrap_or_default()
+    }
+}
+
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 struct Options {
@@ -71,7 +78,7 @@ struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Options { mode: Mode::Ok, block: 1, seconds: 0.5, factor: 0.9 }
+        Options { mode: Mode::of_environment(), block: 1, seconds: 0.5, factor: 0.9 }
     }
 }
 

@@ -2,6 +2,20 @@
 
 use std::path::{Path, PathBuf};
 
+/// The plugins that come with the host and need nothing besides themselves.
+pub const PRODUCT: [&str; 10] = [
+    "rtn",
+    "magnitude",
+    "wanda",
+    "gptq",
+    "sparsegpt",
+    "awq",
+    "smoothquant",
+    "omniquant",
+    "llm-pruner",
+    "candle",
+];
+
 /// The folder with the program and the plugins, `target/release` or `target/debug`.
 ///
 /// # Panics

@@ -17,7 +17,7 @@ pub fn json(path: &Path) -> Value {
     serde_json::from_slice(&bytes).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
-/// Checks a document against one of the repository's JSON Schemas (`run-result`, `stage-result`).
+/// Checks a document against one of the repository's JSON Schemas (`run-result`, `stage-result`, `check-result`).
 ///
 /// # Panics
 /// With every difference.

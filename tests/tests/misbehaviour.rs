@@ -80,6 +80,31 @@ fn every_misbehaviour_of_a_method_costs_its_own_stage_only() {
 }
 
 #[test]
+fn files_that_are_no_plugins_cost_a_line_each_and_no_run() {
+    let sandbox = Sandbox::new();
+    for name in ["no_header", "wrong_magic", "wrong_major"] {
+        sandbox.link(&artifacts::hostile(name), "plugins");
+    }
+    let folder = sandbox.path("plugins");
+    let folder = folder.to_str().expect("text");
+    let further =
+        ["--plugin-dir", folder, "--method", "rtn:group_size=32", "--tasks", "arc_easy", "--limit", "2"];
+    let finished = sandbox.run(&sandbox.run_arguments("out", &further)).expect_code(0);
+    for (file, says) in [
+        ("libwrong_magic.so", "its header does not begin with the magic bytes"),
+        ("libwrong_major.so", "built for plugin ABI 2.2, this host has"),
+    ] {
+        let lines = finished.stderr.lines().filter(|line| line.contains(file) && line.contains(says));
+        assert_eq!(lines.count(), 1, "{file}:\n{}", finished.stderr);
+    }
+    // A folder may be full of libraries that never claimed to be plugins; one that the user names is another matter.
+    assert!(!finished.stderr.contains("libno_header.so"), "{}", finished.stderr);
+    let named = format!("{folder}/libno_header.so");
+    let finished = sandbox.run(&sandbox.run_arguments("out", &["--plugin", &named])).expect_code(2);
+    finished.expect_message(&["libno_header.so", "not an llmcb plugin: it exports no plugin header"]);
+}
+
+#[test]
 fn a_method_that_hangs_is_killed_at_the_limit() {
     let sandbox = Sandbox::new();
     let plugin = artifacts::hostile("misbehave");

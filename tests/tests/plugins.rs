@@ -1,22 +1,8 @@
-//! Finding, listing, describing and checking plugins: good ones, broken ones, and two with one id.
+//! Finding, listing and describing plugins: good ones, broken ones, and two with one id.
 
 use llmcb_tests::artifacts;
 use llmcb_tests::sandbox::{Finished, Sandbox};
 use serde_json::Value;
-
-/// The plugins that come with the host.
-const PRODUCT: [&str; 10] = [
-    "rtn",
-    "magnitude",
-    "wanda",
-    "gptq",
-    "sparsegpt",
-    "awq",
-    "smoothquant",
-    "omniquant",
-    "llm-pruner",
-    "candle",
-];
 
 /// Files that cannot be used, and what is said of each.
 const BROKEN: [(&str, &str); 9] = [
@@ -58,7 +44,7 @@ fn broken_files_get_one_line_each_and_never_stop_the_others() {
     std::fs::write(folder.join("libcut.so"), &sound[..sound.len() / 3]).expect("file");
 
     let (finished, plugins) = list(&sandbox, &["--plugin-dir", folder.to_str().expect("text")]);
-    for id in PRODUCT.into_iter().chain(["misbehave"]) {
+    for id in artifacts::PRODUCT.into_iter().chain(["misbehave"]) {
         assert!(file(&plugins, id).is_some(), "{id} is missing:\n{}", finished.stderr);
     }
     for (name, says) in BROKEN {
@@ -123,7 +109,7 @@ fn a_name_finds_its_file() {
 #[test]
 fn info_as_json_is_the_descriptor() {
     let sandbox = Sandbox::bare();
-    for id in PRODUCT {
+    for id in artifacts::PRODUCT {
         let info = sandbox.run(&["plugins", "info", id, "--json"]).expect_code(0);
         let descriptor: Value = serde_json::from_str(&info.stdout).expect("JSON");
         assert_eq!(descriptor["id"], id);
@@ -131,81 +117,6 @@ fn info_as_json_is_the_descriptor() {
             jsonschema::validator_for(&role["options"]).expect("a valid schema");
         }
     }
-}
-
-/// Verdict of a check of a plugin.
-fn checks(sandbox: &Sandbox, file: &std::path::Path, code: i32) -> (String, Vec<(String, String, String)>) {
-    let finished =
-        sandbox.run(&["plugins", "check", file.to_str().expect("text"), "--json"]).expect_code(code);
-    let report: Value = serde_json::from_str(&finished.stdout).expect("JSON");
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let checks = report["checks"].as_array().expect("checks").iter();
-    let checks = checks.map(|c| (text(&c["name"]), text(&c["verdict"]), text(&c["why"]))).collect();
-    (finished.stderr, checks)
-}
-
-#[test]
-fn good_plugins_pass_every_check() {
-    let sandbox = Sandbox::bare();
-    let files = PRODUCT.map(artifacts::plugin);
-    let example = artifacts::hostile("shrink");
-    for file in files.iter().chain([&example, &artifacts::hostile("misbehave")]) {
-        let (stderr, checks) = checks(&sandbox, file, 0);
-        assert!(checks.len() >= 7, "{checks:?}");
-        for (name, verdict, why) in &checks {
-            assert!(
-                matches!(verdict.as_str(), "passed" | "skipped"),
-                "{}: {name} {verdict}: {why}",
-                file.display()
-            );
-            assert!(
-                verdict != "skipped" || !why.is_empty(),
-                "{}: {name} skipped without a reason",
-                file.display()
-            );
-        }
-        let passed = checks.iter().filter(|(_, verdict, _)| verdict == "passed").count();
-        assert!(passed >= 6, "{}: {checks:?}\n{stderr}", file.display());
-    }
-}
-
-#[test]
-fn hostile_plugins_fail_the_check_that_is_theirs() {
-    let sandbox = Sandbox::bare();
-    for (plugin, check, verdict, says) in [
-        ("no_header", "header", "failed", "exports no `llmcb_plugin_header`"),
-        ("wrong_magic", "header", "failed", "magic bytes"),
-        ("wrong_major", "header", "failed", "ABI 2.2"),
-        ("newer_minor", "header", "failed", "ABI 1.99"),
-        ("wrong_layout", "layout", "failed", "laid out differently"),
-        ("older_layout", "layout", "failed", "laid out differently"),
-        ("no_root", "layout", "failed", "root"),
-        ("descriptor_panics", "layout", "failed", "panicked in descriptor"),
-        ("descriptor_aborts", "layout", "crashed", "SIGABRT"),
-        ("bad_descriptor", "layout", "failed", "Not An Id"),
-        ("twin", "descriptor", "failed", "licence"),
-    ] {
-        let (_, checks) = checks(&sandbox, &artifacts::hostile(plugin), 1);
-        let found = checks.iter().find(|(name, ..)| name == check).expect("the check");
-        assert_eq!(found.1, verdict, "{plugin}: {found:?}");
-        assert!(found.2.contains(says) && found.2.lines().count() == 1, "{plugin}: {found:?}");
-        let after = checks.iter().skip_while(|(name, ..)| name != check).skip(1);
-        for (name, verdict, why) in after {
-            assert!(verdict == "skipped" && why.contains(check), "{plugin}: {name} {verdict} {why}");
-        }
-    }
-}
-
-#[test]
-fn a_check_of_something_else_says_what_it_is() {
-    let sandbox = Sandbox::bare();
-    let text = sandbox.path("libtext.so");
-    std::fs::write(&text, "not a library").expect("file");
-    let (_, checks) = checks(&sandbox, &text, 1);
-    assert_eq!(checks[0].1, "failed");
-    assert!(checks[0].2.contains("not a loadable shared object"), "{checks:?}");
-    let missing = sandbox.run(&["plugins", "check", "./nowhere.so"]).expect_code(2);
-    missing.expect_message(&["./nowhere.so", "no such file"]);
 }
 
 #[test]

@@ -36,7 +36,7 @@ pub fn run(arguments: &[String]) -> Result {
 /// Writes the JSON Schemas that the host derives from its result types.
 pub fn write_schemas() -> Result {
     process::run(cargo().args(["build", "--release", "--package", "llmcb-host"]))?;
-    for name in ["stage", "run"] {
+    for name in ["stage", "run", "check"] {
         let text = output(std::process::Command::new(host()).args(["__schema", name]))?;
         let file = root().join("host/schema").join(format!("{name}-result.json"));
         std::fs::write(&file, text).map_err(|e| format!("{}: {e}", file.display()))?;

@@ -9,7 +9,7 @@ use super::quantities;
 use crate::suite::spec::ProfileSpec;
 
 const GLOBAL: &str = "Global options";
-const WORKERS: &str = "Limits";
+pub(super) const WORKERS: &str = "Limits";
 const CALIBRATION: &str = "Calibration";
 
 /// Flags of every command.

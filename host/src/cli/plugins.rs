@@ -1,21 +1,23 @@
 //! `plugins`: what there is, what it does, whether it behaves.
 
+use std::hash::{BuildHasher, RandomState};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand};
 use llmcb_plugin_api::sdk::{Descriptor, PluginKind};
 use serde_json::json;
 
 use super::failure::Failure;
-use super::flags::GlobalFlags;
-use super::output;
+use super::flags::{GlobalFlags, WORKERS};
+use super::{output, quantities};
 use crate::assets::cache_folder;
 use crate::plugins::check::{self, Verdict};
 use crate::plugins::{CachedDescriptions, Catalog, Refusal, SearchPath, info};
 use crate::report::text_table::TextTable;
-use crate::stage::check::{CHECKS, Outcome};
+use crate::stage::check::{CHECKS, Check, Given, Outcome, names as check_names};
 use crate::worker::{self, WorkerError, WorkerOptions};
 
 const EXAMPLES: &str = "\
@@ -31,16 +33,25 @@ Examples:
 
 const CHECK_EXAMPLES: &str = "\
 Each check runs in a process of its own, so that one that crashes stops no other. Every line reads passed, failed, crashed or skipped, \
-the check's name, and why.
+the check's name, and why. Where one failed, the line ends with the flags that run it again as it was.
+
+Shapes, weights and moments are drawn by chance, each time others: --reproduce takes the seed that is printed at the end.
 
 Examples:
   llmcb-host plugins check target/release/libmine.so
+  llmcb-host plugins check target/release/libmine.so --only shape-uneven,memory --reproduce 1234
   llmcb-host plugins check gptq --json
 
 Exit codes: 0 none failed or crashed, 1 one did, 2 there is no such file";
 
-/// A check that takes longer than this hangs: each works on a block of a few thousand weights.
-const CHECK_LIMIT: Duration = Duration::from_secs(60);
+/// What each check demands, and the examples.
+fn check_help() -> String {
+    let names = CHECKS.iter().map(|check| format!("  {}\n      {}\n", check.name, check.demands));
+    format!("Checks:\n{}\n{CHECK_EXAMPLES}", names.collect::<String>())
+}
+
+/// A descriptor that takes longer than this does not come.
+const DESCRIBE_LIMIT: Duration = Duration::from_secs(60);
 
 /// List, describe and check plugins
 #[derive(Debug, Args)]
@@ -70,19 +81,35 @@ enum Action {
         json: bool,
     },
     /// Check that a plugin keeps to the rules
-    #[command(after_long_help = CHECK_EXAMPLES)]
-    Check {
-        /// The plugin file: a path, or a bare name looked up on the plugin path
-        file: String,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
+    #[command(after_long_help = check_help())]
+    Check(CheckFlags),
+}
+
+#[derive(Debug, Args)]
+struct CheckFlags {
+    /// The plugin file: a path, or a bare name looked up on the plugin path
+    file: String,
+    /// Run these checks alone, separated by commas
+    #[arg(long, value_name = "CHECKS", value_delimiter = ',', hide_possible_values = true,
+        value_parser = PossibleValuesParser::new(check_names()))]
+    only: Vec<String>,
+    /// Draw everything as the run did that printed this seed [default: another seed each time]
+    #[arg(long, value_name = "SEED")]
+    reproduce: Option<u64>,
+    /// Kill a check when one run of the plugin within it takes longer than this, for example 5m; 0: never
+    #[arg(long, value_name = "TIME", default_value = "2m", value_parser = quantities::duration, help_heading = WORKERS)]
+    hang_limit: Duration,
+    /// Kill a check that takes more memory than this: its models are of a few megabytes
+    #[arg(long, value_name = "SIZE", default_value = "4G", value_parser = quantities::bytes, help_heading = WORKERS)]
+    memory_limit: u64,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
 }
 
 /// Asks a worker for a descriptor.
 fn describe(file: &Path) -> Result<Descriptor, Refusal> {
-    let options = WorkerOptions { hang_limit: Some(CHECK_LIMIT), ..WorkerOptions::default() };
+    let options = WorkerOptions { hang_limit: Some(DESCRIBE_LIMIT), ..WorkerOptions::default() };
     worker::describe(file, &options).map_err(|error| match error {
         WorkerError::Failed { message, .. } if message.contains("it exports no `") => {
             Refusal::Foreign(message)
@@ -115,7 +142,7 @@ pub fn run(global: &GlobalFlags, command: PluginsCommand) -> Result<ExitCode, Fa
     match command.action {
         Action::List { json } => list(global, json),
         Action::Info { id, json } => show(global, &id, json),
-        Action::Check { file, json } => check_file(global, &file, json),
+        Action::Check(flags) => check_file(global, &flags),
     }
 }
 
@@ -185,16 +212,32 @@ fn show(global: &GlobalFlags, plugin: &str, json: bool) -> Result<ExitCode, Fail
     Ok(ExitCode::SUCCESS)
 }
 
-fn check_file(global: &GlobalFlags, file: &str, json: bool) -> Result<ExitCode, Failure> {
-    let file = search_path(global)?.locate(file).map_err(Failure::usage)?;
-    let options = WorkerOptions { hang_limit: Some(CHECK_LIMIT), ..WorkerOptions::default() };
+/// A seed that is another each time, and short enough to be typed.
+fn fresh_seed() -> u64 {
+    RandomState::new().hash_one(std::process::id()) % 1_000_000_000
+}
+
+fn check_file(global: &GlobalFlags, flags: &CheckFlags) -> Result<ExitCode, Failure> {
+    let file = search_path(global)?.locate(&flags.file).map_err(Failure::usage)?;
+    let options = WorkerOptions {
+        hang_limit: Some(flags.hang_limit).filter(|limit| !limit.is_zero()),
+        memory_limit_bytes: Some(flags.memory_limit),
+        ..WorkerOptions::default()
+    };
+    let seed = flags.reproduce.unwrap_or_else(fresh_seed);
+    let wanted = |check: &&Check| flags.only.is_empty() || flags.only.iter().any(|name| name == check.name);
     let mut closed = None;
     let report = check::run(
         &file,
-        CHECKS.iter().map(|(name, _)| *name),
-        |name| one_check(&file, name, &options),
+        seed,
+        CHECKS.iter().filter(wanted),
+        |check| {
+            check::with_each(check.threads, |threads| {
+                one_check(check.name, &Given::new(&file, seed, threads), &options)
+            })
+        },
         |line| {
-            if !json && closed.is_none() {
+            if !flags.json && closed.is_none() {
                 closed = output::data(&format!("{}\n", check::line_text(line))).err();
             }
         },
@@ -202,16 +245,16 @@ fn check_file(global: &GlobalFlags, file: &str, json: bool) -> Result<ExitCode, 
     if let Some(failure) = closed {
         return Err(failure);
     }
-    if json {
+    if flags.json {
         output::json(&report)?;
     } else {
-        output::say(&format!("{}: {}", file.display(), report.summary()));
+        output::say(&format!("{}: {}; seed {seed}", file.display(), report.summary()));
     }
     Ok(ExitCode::from(u8::from(report.bad())))
 }
 
-fn one_check(file: &Path, name: &str, options: &WorkerOptions) -> (Verdict, String) {
-    match worker::check(file, name, options) {
+fn one_check(name: &str, given: &Given, options: &WorkerOptions) -> (Verdict, String) {
+    match worker::check(name, given, options) {
         Ok(Outcome::Passed { note }) => (Verdict::Passed, note),
         Ok(Outcome::Failed { why }) => (Verdict::Failed, why),
         Ok(Outcome::Skipped { why }) => (Verdict::Skipped, why),

@@ -1,4 +1,4 @@
-//! `__schema`: JSON Schemas of the result files, from which the copies in the repository are made.
+//! `__schema`: JSON Schemas of the result files and of the report of `plugins check`, from which the copies in the repository are made.
 
 use std::process::ExitCode;
 
@@ -7,12 +7,14 @@ use serde_json::Value;
 
 use super::failure::Failure;
 use super::output;
+use crate::plugins::check::CheckReport;
 use crate::suite::result::{RunResult, StageResult, json_schema};
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Which {
     Stage,
     Run,
+    Check,
 }
 
 /// Print the JSON Schema of a result file
@@ -26,6 +28,7 @@ fn schema(which: Which) -> Value {
     match which {
         Which::Stage => json_schema::<StageResult>("llmcb-host: result.json of a stage"),
         Which::Run => json_schema::<RunResult>("llmcb-host: run.json of a run"),
+        Which::Check => json_schema::<CheckReport>("llmcb-host: plugins check --json"),
     }
 }
 
@@ -44,6 +47,7 @@ mod tests {
         for (which, name, copy) in [
             (Which::Stage, "stage", include_str!("../../schema/stage-result.json")),
             (Which::Run, "run", include_str!("../../schema/run-result.json")),
+            (Which::Check, "check", include_str!("../../schema/check-result.json")),
         ] {
             let copy: Value = serde_json::from_str(copy).expect("JSON");
             let file = format!("host/schema/{name}-result.json");

@@ -3,7 +3,6 @@
 //! The host process never loads a plugin: whatever needs its code is asked of a child process (see [`crate::worker`]).
 
 pub mod check;
-pub mod check_steps;
 mod describe;
 pub mod discovery;
 pub mod info;

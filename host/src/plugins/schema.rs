@@ -32,10 +32,12 @@ pub(super) struct Accepts {
     pub object: bool,
     pub choices: Vec<Value>,
     ranges: Vec<String>,
+    /// Ends of the ranges: the first and last values within them.
+    ends: Vec<Value>,
 }
 
 /// The schema of one option.
-pub(super) fn property<'a>(schema: &'a Value, name: &str) -> Option<&'a Value> {
+pub(crate) fn property<'a>(schema: &'a Value, name: &str) -> Option<&'a Value> {
     schema.get("properties")?.get(name)
 }
 
@@ -46,6 +48,28 @@ pub fn names(schema: &Value) -> Vec<&str> {
         .and_then(Value::as_object)
         .map(|p| p.keys().map(String::as_str).collect())
         .unwrap_or_default()
+}
+
+/// Values at the limits of what an option takes: the ends of its range, all values that are listed, both of a switch, and none where that
+/// is one.
+pub(crate) fn extremes(schema: &Value, name: &str) -> Vec<Value> {
+    let Some(node) = property(schema, name) else { return Vec::new() };
+    let accepts = accepts(schema, node);
+    let mut values = accepts.choices.clone();
+    values.extend(accepts.ends.iter().cloned());
+    if accepts.boolean && accepts.choices.is_empty() {
+        values.extend([false, true].map(Value::from));
+    }
+    if accepts.null {
+        values.push(Value::Null);
+    }
+    let mut once: Vec<Value> = Vec::new();
+    for value in values {
+        if !once.contains(&value) {
+            once.push(value);
+        }
+    }
+    once
 }
 
 /// All options, sorted by name.
@@ -147,7 +171,28 @@ fn collect(root: &Value, node: &Value, depth: usize, into: &mut Accepts) {
         && !into.ranges.contains(&range)
     {
         into.ranges.push(range);
+        into.ends.extend(ends(node));
     }
+}
+
+/// The first and the last number of a range. Of one that ends before a number, that which is a thousandth of it off.
+fn ends(node: &Value) -> impl Iterator<Item = Value> {
+    let whole = node.get("type").is_some_and(|kind| match kind {
+        Value::Array(names) => names.iter().any(|name| name == "integer"),
+        name => name == "integer",
+    });
+    let limit = |closed: &str, open: &str, inwards: f64| {
+        let number = |key: &str| node.get(key).filter(|value| value.is_number());
+        number(closed).cloned().or_else(|| {
+            let end = number(open)?.as_f64()?;
+            let step = if whole { 1.0 } else { end.abs().max(1.0) / 1000.0 };
+            let within = end + inwards * step;
+            Some(if whole { Value::from(within as i64) } else { Value::from(within) })
+        })
+    };
+    [limit("minimum", "exclusiveMinimum", 1.0), limit("maximum", "exclusiveMaximum", -1.0)]
+        .into_iter()
+        .flatten()
 }
 
 fn numeric_range(node: &Value) -> Option<String> {
@@ -252,6 +297,33 @@ mod tests {
         ] {
             let accepts = accepts(&root, &schema);
             assert_eq!((accepts.kind().as_str(), accepts.range().as_str()), (kind, range), "{schema}");
+        }
+    }
+
+    #[test]
+    fn extremes_are_the_ends_of_ranges_and_all_values_of_lists() {
+        let root = json!({"$defs": {"Mode": {"oneOf": [{"const": "fast"}, {"const": "exact"}]}}, "properties": {
+            "bits": {"type": "integer", "minimum": 2, "maximum": 8},
+            "one": {"type": "integer", "minimum": 1, "maximum": 1},
+            "open": {"type": "integer", "exclusiveMinimum": 0},
+            "ratio": {"type": "number", "exclusiveMinimum": 0.0, "exclusiveMaximum": 1.0},
+            "width": {"enum": [2, 3]},
+            "mode": {"anyOf": [{"$ref": "#/$defs/Mode"}, {"type": "null"}]},
+            "on": {"type": "boolean"},
+            "text": {"type": "string"},
+        }});
+        for (name, expected) in [
+            ("bits", json!([2, 8])),
+            ("one", json!([1])),
+            ("open", json!([1])),
+            ("ratio", json!([0.001, 0.999])),
+            ("width", json!([2, 3])),
+            ("mode", json!(["fast", "exact", null])),
+            ("on", json!([false, true])),
+            ("text", json!([])),
+            ("absent", json!([])),
+        ] {
+            assert_eq!(json!(extremes(&root, name)), expected, "{name}");
         }
     }
 

@@ -1,29 +1,20 @@
-//! A tiny model without files: two gated feed-forward blocks with random weights and inputs, on which conformance checks run methods.
+//! A model without files: gated feed-forward blocks with random weights and inputs, on which conformance checks run methods.
 //!
 //! A block computes `y = x + W_down (silu(W_gate n) * (W_up n))` with `n = g * x / rms(x)`. Everything an engine offers is computed for real,
 //! gradients included.
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
+use super::check::Steps;
 use llmcb_plugin_api::sdk::{
     ActivationQuantization, Axis, BlockInfo, BlockInputs, CalibrationPlan, CheckpointInfo, Engine, Error,
     FedBy, GradientRequest, Gradients, Host, InputStatistics, Linear, LossGradient, ModelGradients,
     ModelInfo, Module, Norm, Parameter, QuantizedWeight, Result, StatisticsRequest, Structure, StructurePart,
     Tensor,
 };
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 
-/// Width of the residual stream: as wide as the usual group of 128 columns.
-pub(crate) const HIDDEN: usize = 128;
-/// Width between the linears.
-pub(crate) const INNER: usize = 256;
-/// Blocks.
-pub(crate) const BLOCKS: u32 = 2;
-const WINDOWS: usize = 8;
-const WINDOW: usize = 48;
-const TOKENS: usize = WINDOWS * WINDOW;
 const EPSILON: f32 = 1e-6;
 
 /// Names of the linears, in the order of the forward pass.
@@ -41,8 +32,7 @@ const MODULE: &str = "mlp";
 const CHANNELS: &str = "mlp.channels";
 
 /// How the engine misbehaves, to see what a method makes of it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Mood {
     /// Not at all.
     #[default]
@@ -53,26 +43,155 @@ pub(crate) enum Mood {
     Panics,
 }
 
+/// How large everything is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Shape {
+    /// Blocks.
+    pub(crate) blocks: u32,
+    /// Width of the residual stream.
+    pub(crate) hidden: usize,
+    /// Width between the linears.
+    pub(crate) inner: usize,
+    /// Calibration windows.
+    pub(crate) windows: usize,
+    /// Tokens of each.
+    pub(crate) window: usize,
+    /// Blocks show neither linears nor anything else that could be compressed.
+    pub(crate) bare: bool,
+}
+
+impl Default for Shape {
+    /// As wide as the usual group of 128 columns, with more tokens than columns.
+    fn default() -> Self {
+        Shape { blocks: 2, hidden: 128, inner: 256, windows: 8, window: 48, bare: false }
+    }
+}
+
+impl Shape {
+    /// As wide as the usual one, with few tokens: for checks that run a method many times.
+    pub(crate) fn quick() -> Self {
+        Shape { windows: 4, window: 8, ..Shape::default() }
+    }
+
+    fn tokens(self) -> usize {
+        self.windows * self.window
+    }
+}
+
+impl std::fmt::Display for Shape {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Shape { hidden, inner, windows, window, bare, .. } = self;
+        if *bare {
+            return write!(f, "blocks without linears");
+        }
+        write!(
+            f,
+            "linears [{inner}, {hidden}] and [{hidden}, {inner}], calibration {windows} x {window} tokens"
+        )
+    }
+}
+
+/// How the tensors that the engine hands out lie in memory. What lies between their elements is not a number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Layout {
+    /// Row after row without gaps.
+    #[default]
+    RowMajor,
+    /// Column after column, from the fourth value on.
+    ColumnMajor,
+    /// Row after row with gaps between the rows, from the second value on.
+    Padded,
+    /// A gap after every element.
+    Spread,
+}
+
+impl std::fmt::Display for Layout {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Layout::RowMajor => "row after row",
+            Layout::ColumnMajor => "column after column",
+            Layout::Padded => "with gaps between rows",
+            Layout::Spread => "with gaps between elements",
+        })
+    }
+}
+
+impl Layout {
+    /// The layouts that are not contiguous.
+    pub(crate) const OTHERS: [Layout; 3] = [Layout::ColumnMajor, Layout::Padded, Layout::Spread];
+
+    fn lay(self, values: Vec<f32>, shape: &[usize]) -> Result<Tensor> {
+        let columns = shape.last().copied().unwrap_or(1);
+        if self == Layout::RowMajor || values.is_empty() {
+            return Tensor::from_vec(values, shape);
+        }
+        let rows = values.len() / columns;
+        let (offset, across, along) = match self {
+            Layout::ColumnMajor if shape.len() > 1 => (3, 1, rows),
+            Layout::Padded => (1, columns + 5, 1),
+            _ => (1, 2 * columns, 2),
+        };
+        let strides: Vec<i64> = [across as i64, along as i64][2 - shape.len()..].to_vec();
+        let reach = offset + (rows - 1) * across + (columns - 1) * along;
+        let mut place = vec![f32::NAN; reach + 1];
+        for (i, value) in values.into_iter().enumerate() {
+            place[offset + i / columns * across + i % columns * along] = value;
+        }
+        Tensor::strided(Arc::new(place), offset, shape, &strides)
+    }
+}
+
+/// Where the model holds a value that is not a finite number.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) enum Poison {
+    /// Nowhere.
+    #[default]
+    None,
+    /// One weight of the first block.
+    Weight(f32),
+    /// One feature of one token.
+    Input(f32),
+}
+
+impl Poison {
+    /// How many weights are no finite numbers.
+    pub(crate) fn weights(self) -> usize {
+        usize::from(matches!(self, Poison::Weight(_)))
+    }
+}
+
 /// What the synthetic model is made from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Default)]
 pub(crate) struct SyntheticOptions {
     /// Seed of weights and inputs.
     pub(crate) seed: u64,
+    /// How large it is.
+    pub(crate) shape: Shape,
     /// How it misbehaves.
     pub(crate) mood: Mood,
+    /// How its tensors lie in memory.
+    pub(crate) layout: Layout,
+    /// What is not a number in it.
+    pub(crate) poison: Poison,
+    /// Who counts the calls.
+    pub(crate) steps: Arc<Steps>,
 }
 
 /// SplitMix64, and from it numbers that are nearly normally distributed.
-struct Random(u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
-    fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         z ^ (z >> 31)
+    }
+
+    /// A whole number of `range`, which is not empty.
+    pub(crate) fn within(&mut self, range: std::ops::RangeInclusive<usize>) -> usize {
+        range.start() + (self.next() % (range.end() - range.start() + 1) as u64) as usize
     }
 
     fn uniform(&mut self) -> f32 {
@@ -89,6 +208,20 @@ impl Random {
     }
 }
 
+/// In sixteen sums side by side, which processors add at once: in the order of one sum they may not.
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    const LANES: usize = 16;
+    let mut sums = [0f32; LANES];
+    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
+    for (a, b) in a.iter().zip(b) {
+        for (sum, (x, y)) in sums.iter_mut().zip(a.iter().zip(b)) {
+            *sum += x * y;
+        }
+    }
+    let rest: f32 = a_rest.iter().zip(b_rest).map(|(x, y)| x * y).sum();
+    sums.iter().sum::<f32>() + rest
+}
+
 /// A matrix `[rows, columns]`, row-major.
 #[derive(Clone)]
 struct Matrix {
@@ -102,6 +235,10 @@ impl Matrix {
         Matrix { rows, columns, values }
     }
 
+    fn zeros_like(&self) -> Self {
+        Matrix::new(self.rows, self.columns, vec![0.0; self.values.len()])
+    }
+
     fn row(&self, row: usize) -> &[f32] {
         &self.values[row * self.columns..(row + 1) * self.columns]
     }
@@ -111,7 +248,7 @@ impl Matrix {
         let mut values = Vec::with_capacity(self.rows * other.rows);
         for a in 0..self.rows {
             for b in 0..other.rows {
-                values.push(self.row(a).iter().zip(other.row(b)).map(|(x, y)| x * y).sum());
+                values.push(dot(self.row(a), other.row(b)));
             }
         }
         Matrix::new(self.rows, other.rows, values)
@@ -137,11 +274,12 @@ impl Matrix {
 
     fn mean_square(&self) -> f64 {
         let sum: f64 = self.values.iter().map(|d| f64::from(*d) * f64::from(*d)).sum();
-        sum / self.values.len() as f64
+        // The mean of nothing is no error.
+        sum / self.values.len().max(1) as f64
     }
 
-    fn tensor(self) -> Result<Tensor> {
-        Tensor::from_vec(self.values, &[self.rows, self.columns])
+    fn tensor(self, layout: Layout) -> Result<Tensor> {
+        layout.lay(self.values, &[self.rows, self.columns])
     }
 }
 
@@ -167,15 +305,24 @@ struct Weights {
 }
 
 impl Weights {
-    fn random(random: &mut Random) -> Self {
+    fn random(random: &mut Random, hidden: usize, inner: usize) -> Self {
         let matrix = |random: &mut Random, rows: usize, columns: usize| {
             Matrix::new(rows, columns, random.normals(rows * columns, (columns as f32).powf(-0.5)))
         };
         Weights {
-            norm: (0..HIDDEN).map(|_| 0.5 + random.uniform()).collect(),
-            gate: matrix(random, INNER, HIDDEN),
-            up: matrix(random, INNER, HIDDEN),
-            down: matrix(random, HIDDEN, INNER),
+            norm: (0..hidden).map(|_| 0.5 + random.uniform()).collect(),
+            gate: matrix(random, inner, hidden),
+            up: matrix(random, inner, hidden),
+            down: matrix(random, hidden, inner),
+        }
+    }
+
+    fn zeros_like(&self) -> Self {
+        Weights {
+            norm: vec![0.0; self.norm.len()],
+            gate: self.gate.zeros_like(),
+            up: self.up.zeros_like(),
+            down: self.down.zeros_like(),
         }
     }
 
@@ -188,11 +335,11 @@ impl Weights {
         }
     }
 
-    fn tensor(&self, name: &str) -> Result<Tensor> {
+    fn tensor(&self, name: &str, layout: Layout) -> Result<Tensor> {
         if name == NORM {
-            return Tensor::from_vec(self.norm.clone(), &[HIDDEN]);
+            return layout.lay(self.norm.clone(), &[self.norm.len()]);
         }
-        self.linear(name).ok_or_else(|| unknown(name))?.clone().tensor()
+        self.linear(name).ok_or_else(|| unknown(name))?.clone().tensor(layout)
     }
 
     fn set(&mut self, name: &str, values: Vec<f32>) -> Result<()> {
@@ -236,7 +383,7 @@ struct Pass {
 }
 
 fn round(mut matrix: Matrix, site: &str, rounding: &Rounding) -> Matrix {
-    if let Some(quantization) = rounding.get(site) {
+    if let Some(quantization) = rounding.get(site).filter(|_| matrix.columns > 0) {
         matrix.values.chunks_mut(matrix.columns).for_each(|token| quantization.round(token));
     }
     matrix
@@ -328,7 +475,7 @@ fn loss_slopes(blocks: &[&Weights], mut inputs: Matrix) -> (f64, Vec<Weights>) {
 }
 
 /// The description of a block.
-fn describe(index: u32, weights: &Weights) -> BlockInfo {
+fn describe(index: u32, shape: Shape, weights: &Weights) -> BlockInfo {
     let linear = |name: &str, matrix: &Matrix, group: &str, fed_by: Option<FedBy>| Linear {
         name: name.into(),
         out_features: matrix.rows as u32,
@@ -340,10 +487,10 @@ fn describe(index: u32, weights: &Weights) -> BlockInfo {
     };
     let inner = weights.up.rows as u32;
     let part = |linear: &str, axis: Axis| StructurePart { linear: linear.into(), axis, first: 0, width: 1 };
-    BlockInfo {
+    let all = BlockInfo {
         index,
-        of: BLOCKS,
-        windows: WINDOWS as u32,
+        of: shape.blocks,
+        windows: shape.windows as u32,
         linears: vec![
             linear(GATE, &weights.gate, INPUT, None),
             linear(UP, &weights.up, INPUT, None),
@@ -356,7 +503,7 @@ fn describe(index: u32, weights: &Weights) -> BlockInfo {
         ],
         norms: vec![Norm {
             name: NORM.into(),
-            size: HIDDEN as u32,
+            size: shape.hidden as u32,
             bias: false,
             feeds: vec![GATE.into(), UP.into()],
         }],
@@ -374,6 +521,17 @@ fn describe(index: u32, weights: &Weights) -> BlockInfo {
             parts: vec![part(GATE, Axis::Outputs), part(UP, Axis::Outputs), part(DOWN, Axis::Inputs)],
         }],
         activation_sites: vec![INPUT.into(), MIDDLE.into()],
+    };
+    if !shape.bare {
+        return all;
+    }
+    BlockInfo {
+        linears: Vec::new(),
+        norms: Vec::new(),
+        modules: Vec::new(),
+        structures: Vec::new(),
+        activation_sites: Vec::new(),
+        ..all
     }
 }
 
@@ -387,7 +545,7 @@ struct Open {
 
 /// The synthetic model.
 pub(crate) struct Synthetic {
-    mood: Mood,
+    options: SyntheticOptions,
     plan: CalibrationPlan,
     /// The dense blocks.
     blocks: Vec<Weights>,
@@ -404,15 +562,30 @@ pub(crate) struct Synthetic {
 
 impl Synthetic {
     pub(crate) fn new(options: SyntheticOptions) -> Self {
+        let Shape { blocks, hidden, inner, .. } = options.shape;
         let mut random = Random(options.seed);
-        let blocks = (0..BLOCKS).map(|_| Weights::random(&mut random)).collect();
+        let mut blocks: Vec<Weights> =
+            (0..blocks).map(|_| Weights::random(&mut random, hidden, inner)).collect();
         // A few features are much louder than the others, as in real models; otherwise no method would gain from activations.
-        let loud: Vec<f32> = (0..HIDDEN).map(|i| if i % 17 == 3 { 8.0 } else { 1.0 }).collect();
-        let values = random.normals(TOKENS * HIDDEN, 1.0);
-        let values = values.iter().enumerate().map(|(i, v)| v * loud[i % HIDDEN]).collect();
-        let inputs = Matrix::new(TOKENS, HIDDEN, values);
+        let loud: Vec<f32> = (0..hidden).map(|i| if i % 17 == 3 { 8.0 } else { 1.0 }).collect();
+        let tokens = options.shape.tokens();
+        let values = random.normals(tokens * hidden, 1.0);
+        let values = values.iter().enumerate().map(|(i, v)| v * loud[i % hidden]).collect();
+        let mut inputs = Matrix::new(tokens, hidden, values);
+        match options.poison {
+            Poison::None => {}
+            Poison::Weight(value) => {
+                let weights = &mut blocks[0].up.values;
+                let at = random.within(0..=weights.len() - 1);
+                weights[at] = value;
+            }
+            Poison::Input(value) => {
+                let at = random.within(0..=inputs.values.len() - 1);
+                inputs.values[at] = value;
+            }
+        }
         Synthetic {
-            mood: options.mood,
+            options,
             plan: CalibrationPlan::default(),
             blocks,
             dense_inputs: inputs.clone(),
@@ -423,12 +596,26 @@ impl Synthetic {
         }
     }
 
-    fn misbehave(&self, call: &str) -> Result<()> {
-        match self.mood {
+    /// What comes before every call of a method's.
+    fn enter(&self, call: &str) -> Result<()> {
+        let steps = &self.options.steps;
+        if steps.is_aside() {
+            return Ok(());
+        }
+        steps.of_engine(call)?;
+        match self.options.mood {
             Mood::Well => Ok(()),
             Mood::Fails => Err(Error::failed(format!("{call} fails on purpose"))),
             Mood::Panics => panic!("{call} panics on purpose"),
         }
+    }
+
+    fn shape(&self) -> Shape {
+        self.options.shape
+    }
+
+    fn layout(&self) -> Layout {
+        self.options.layout
     }
 
     /// A block as it is: as it was left, or dense.
@@ -450,12 +637,13 @@ impl Synthetic {
     }
 
     /// Rows of some windows, one after the other; of all if none is named.
-    fn windows_of(read: &Matrix, windows: &[u32]) -> Result<Vec<Matrix>> {
-        let all: Vec<u32> = (0..WINDOWS as u32).collect();
+    fn windows_of(&self, read: &Matrix, windows: &[u32]) -> Result<Vec<Matrix>> {
+        let Shape { windows: known, window: length, .. } = self.shape();
+        let all: Vec<u32> = (0..known as u32).collect();
         let windows = if windows.is_empty() { &all } else { windows };
         let window = |w: &u32| match *w as usize {
-            w if w < WINDOWS => Ok(read.rows(w * WINDOW, WINDOW)),
-            w => Err(Error::invalid(format!("there is no window {w}; there are {WINDOWS}"))),
+            w if w < known => Ok(read.rows(w * length, length)),
+            w => Err(Error::invalid(format!("there is no window {w}; there are {known}"))),
         };
         windows.iter().map(window).collect()
     }
@@ -485,42 +673,47 @@ impl Synthetic {
             sums
         };
         let vector =
-            |values: Vec<f64>| Tensor::from_vec(values.iter().map(|v| *v as f32).collect(), &[width]);
+            |values: Vec<f64>| self.layout().lay(values.iter().map(|v| *v as f32).collect(), &[width]);
+        let tokens = inputs.rows.max(1) as f64;
         let spacing = (inputs.rows / request.rows.max(1)).max(1);
-        let sampled: Vec<f32> =
-            (0..inputs.rows).step_by(spacing).flat_map(|row| inputs.row(row).to_vec()).collect();
+        let sampled = || {
+            let rows: Vec<&[f32]> = (0..inputs.rows).step_by(spacing).map(|row| inputs.row(row)).collect();
+            self.layout().lay(rows.concat(), &[rows.len(), width])
+        };
         let transposed = inputs.transposed();
         Ok(InputStatistics {
             linear: linear.to_owned(),
-            tokens: TOKENS as u64,
-            sequences: WINDOWS as u64,
-            gram: request.gram.then(|| transposed.times_transposed(&transposed).tensor()).transpose()?,
+            tokens: inputs.rows as u64,
+            sequences: self.shape().windows as u64,
+            gram: request
+                .gram
+                .then(|| transposed.times_transposed(&transposed).tensor(self.layout()))
+                .transpose()?,
             sum_squares: request.sum_squares.then(|| vector(columns(0.0, |s, x| s + x * x))).transpose()?,
             abs_max: request.abs_max.then(|| vector(columns(0.0, |s, x| s.max(x.abs())))).transpose()?,
             abs_mean: request
                 .abs_mean
-                .then(|| vector(columns(0.0, |s, x| s + x.abs()).iter().map(|s| s / TOKENS as f64).collect()))
+                .then(|| vector(columns(0.0, |s, x| s + x.abs()).iter().map(|s| s / tokens).collect()))
                 .transpose()?,
-            rows: (request.rows > 0)
-                .then(|| Tensor::from_vec(sampled.clone(), &[sampled.len() / width, width]))
-                .transpose()?,
+            rows: (request.rows > 0).then(sampled).transpose()?,
         })
     }
 }
 
 impl Engine for Synthetic {
-    type Options = SyntheticOptions;
+    type Options = ();
 
-    fn open(_: &Path, options: SyntheticOptions, _: &Host) -> Result<Self> {
-        Ok(Synthetic::new(options))
+    fn open(_: &Path, _: (), _: &Host) -> Result<Self> {
+        Ok(Synthetic::new(SyntheticOptions::default()))
     }
 
     fn model(&self) -> ModelInfo {
+        let Shape { blocks, hidden, inner, .. } = self.shape();
         ModelInfo {
             architecture: "Synthetic".into(),
-            parameters: u64::from(BLOCKS) * (3 * HIDDEN * INNER + HIDDEN) as u64,
-            blocks: BLOCKS,
-            hidden_size: HIDDEN as u32,
+            parameters: u64::from(blocks) * (3 * hidden * inner + hidden) as u64,
+            blocks,
+            hidden_size: hidden as u32,
             compute: "f32".into(),
             device: "cpu".into(),
             ..ModelInfo::default()
@@ -550,23 +743,23 @@ impl Engine for Synthetic {
 
     fn block_info(&self) -> Result<BlockInfo> {
         let open = self.open()?;
-        Ok(describe(open.index, &open.weights))
+        Ok(describe(open.index, self.shape(), &open.weights))
     }
 
     fn weight(&self, name: &str) -> Result<Tensor> {
-        self.misbehave("weight")?;
-        self.open()?.weights.tensor(name)
+        self.enter("weight")?;
+        self.open()?.weights.tensor(name, self.layout())
     }
 
     fn set_weight(&mut self, name: &str, weight: Tensor) -> Result<()> {
-        self.misbehave("set_weight")?;
+        self.enter("set_weight")?;
         let values = weight.to_f32()?;
         let open = self.open_mut()?;
         open.weights.set(name, values)
     }
 
     fn set_quantized(&mut self, name: &str, weight: QuantizedWeight) -> Result<()> {
-        self.misbehave("set_quantized")?;
+        self.enter("set_quantized")?;
         let open = self.open_mut()?;
         let matrix = open.weights.linear(name).ok_or_else(|| unknown(name))?;
         if (weight.rows, weight.columns) != (matrix.rows, matrix.columns) {
@@ -580,7 +773,7 @@ impl Engine for Synthetic {
     }
 
     fn input_statistics(&mut self, request: &StatisticsRequest) -> Result<Vec<InputStatistics>> {
-        self.misbehave("input_statistics")?;
+        self.enter("input_statistics")?;
         let open = self.open()?;
         let pass = if request.dense_model {
             let dense = self.blocks.get(open.index as usize).ok_or_else(|| Error::failed("no such block"))?;
@@ -603,53 +796,42 @@ impl Engine for Synthetic {
     }
 
     fn forward(&mut self, trial: &[(String, Tensor)]) -> Result<Tensor> {
-        self.misbehave("forward")?;
-        pass(&self.with_trial(trial)?, &self.inputs, &self.open()?.rounding).output.tensor()
+        self.enter("forward")?;
+        pass(&self.with_trial(trial)?, &self.inputs, &self.open()?.rounding).output.tensor(self.layout())
     }
 
     fn output_error(&mut self, trial: &[(String, Tensor)]) -> Result<f64> {
-        self.misbehave("output_error")?;
+        self.enter("output_error")?;
         let open = self.open()?;
         let output = pass(&self.with_trial(trial)?, &self.inputs, &open.rounding).output;
         Ok(output.zip(&open.targets, |a, b| a - b).mean_square())
     }
 
     fn gradients(&mut self, request: &GradientRequest) -> Result<Gradients> {
-        self.misbehave("gradients")?;
+        self.enter("gradients")?;
         let open = self.open()?;
         let weights = self.with_trial(&request.trial)?;
-        let all: Vec<u32> = (0..WINDOWS as u32).collect();
-        let windows = if request.windows.is_empty() { &all } else { &request.windows };
-        let mut inputs = Matrix::new(0, HIDDEN, Vec::new());
-        let mut targets = inputs.clone();
-        for &window in windows {
-            if window as usize >= WINDOWS {
-                return Err(Error::invalid(format!("there is no calibration window {window}")));
-            }
-            for (rows, from) in [(&mut inputs, &self.inputs), (&mut targets, &open.targets)] {
-                rows.values.extend(from.rows(window as usize * WINDOW, WINDOW).values);
-                rows.rows += WINDOW;
-            }
-        }
+        let joined = |read: &Matrix| -> Result<Matrix> {
+            let windows = self.windows_of(read, &request.windows)?;
+            let rows = windows.iter().map(|window| window.rows).sum();
+            let values: Vec<&[f32]> = windows.iter().map(|window| window.values.as_slice()).collect();
+            Ok(Matrix::new(rows, read.columns, values.concat()))
+        };
+        let (inputs, targets) = (joined(&self.inputs)?, joined(&open.targets)?);
         let pass = pass(&weights, &inputs, &open.rounding);
         let difference = pass.output.zip(&targets, |a, b| a - b);
         let count = difference.values.len() as f32;
         let slopes =
             backward(&weights, &pass, &inputs, &difference.zip(&difference, |d, _| 2.0 * d / count)).weights;
         let gradient = |name: &String| -> Result<(String, Tensor)> {
-            let tensor = if name == NORM {
-                Tensor::from_vec(slopes.norm.clone(), &[HIDDEN])?
-            } else {
-                slopes.linear(name).ok_or_else(|| unknown(name))?.clone().tensor()?
-            };
-            Ok((name.clone(), tensor))
+            Ok((name.clone(), slopes.tensor(name, self.layout())?))
         };
         let gradients = request.parameters.iter().map(gradient).collect::<Result<_>>()?;
         Ok(Gradients { error: difference.mean_square(), gradients })
     }
 
     fn module_error(&mut self, module: &str, trial: &[(String, Tensor)]) -> Result<f64> {
-        self.misbehave("module_error")?;
+        self.enter("module_error")?;
         if module != MODULE {
             return Err(Error::invalid(format!("a block has no module `{module}`; it has {MODULE}")));
         }
@@ -664,7 +846,7 @@ impl Engine for Synthetic {
         site: &str,
         quantization: Option<ActivationQuantization>,
     ) -> Result<()> {
-        self.misbehave("quantize_activations")?;
+        self.enter("quantize_activations")?;
         if ![INPUT, MIDDLE].contains(&site) {
             return Err(Error::invalid(format!(
                 "a block has no activations `{site}`; it has {INPUT}, {MIDDLE}"
@@ -684,34 +866,35 @@ impl Engine for Synthetic {
         mean_square: bool,
         windows: &[u32],
     ) -> Result<Vec<LossGradient>> {
-        self.misbehave("loss_gradients")?;
+        self.enter("loss_gradients")?;
         let blocks: Vec<&Weights> = self.blocks[self.open()?.index as usize..].iter().collect();
-        let windows: Vec<Weights> = Self::windows_of(&self.dense_inputs, windows)?
+        let windows: Vec<Weights> = self
+            .windows_of(&self.dense_inputs, windows)?
             .into_iter()
             .map(|inputs| loss_slopes(&blocks, inputs).1.swap_remove(0))
             .collect();
         let share = 1.0 / windows.len() as f32;
+        let like = blocks[0];
         linears
             .iter()
             .map(|name| {
-                let zero = |like: &Matrix| like.zip(like, |_, _| 0.0);
-                let first = windows.first().and_then(|w| w.linear(name)).ok_or_else(|| unknown(name))?;
-                let (mut gradient, mut squares) = (zero(first), zero(first));
+                let zeros = like.linear(name).ok_or_else(|| unknown(name))?.zeros_like();
+                let (mut gradient, mut squares) = (zeros.clone(), zeros);
                 for window in windows.iter().filter_map(|w| w.linear(name)) {
                     gradient = gradient.zip(window, |sum, g| sum + g * share);
                     squares = squares.zip(window, |sum, g| sum + g * g * share);
                 }
                 Ok(LossGradient {
                     linear: name.clone(),
-                    gradient: gradient.tensor()?,
-                    mean_square: mean_square.then(|| squares.tensor()).transpose()?,
+                    gradient: gradient.tensor(self.layout())?,
+                    mean_square: mean_square.then(|| squares.tensor(self.layout())).transpose()?,
                 })
             })
             .collect()
     }
 
     fn keep_units(&mut self, structure: &str, units: &[u32]) -> Result<()> {
-        self.misbehave("keep_units")?;
+        self.enter("keep_units")?;
         let weights = &mut self.open_mut()?.weights;
         if structure != CHANNELS {
             return Err(Error::invalid(format!("a block has no units `{structure}`; it has {CHANNELS}")));
@@ -719,8 +902,7 @@ impl Engine for Synthetic {
         let known = weights.up.rows as u32;
         if units.is_empty() || !units.is_sorted_by(|a, b| a < b) || units.iter().any(|u| *u >= known) {
             return Err(Error::invalid(format!(
-                "units to keep must ascend, and be some of 0 to {}",
-                known - 1
+                "units to keep must ascend, be at least one, and below {known}"
             )));
         }
         let rows = |matrix: &Matrix| {
@@ -747,17 +929,17 @@ impl Engine for Synthetic {
     }
 
     fn model_block(&self, index: u32) -> Result<BlockInfo> {
-        self.misbehave("model_block")?;
-        Ok(describe(index, self.present(Some(index))?))
+        self.enter("model_block")?;
+        Ok(describe(index, self.shape(), self.present(Some(index))?))
     }
 
     fn model_weight(&self, parameter: &Parameter) -> Result<Tensor> {
-        self.misbehave("model_weight")?;
-        self.present(parameter.block)?.tensor(&parameter.name)
+        self.enter("model_weight")?;
+        self.present(parameter.block)?.tensor(&parameter.name, self.layout())
     }
 
     fn set_model_weight(&mut self, parameter: &Parameter, weight: Tensor) -> Result<()> {
-        self.misbehave("set_model_weight")?;
+        self.enter("set_model_weight")?;
         let index = parameter.block.map(|index| index as usize);
         match index.and_then(|index| self.finished.get_mut(index)) {
             Some(weights) => weights.set(&parameter.name, weight.to_f32()?),
@@ -766,26 +948,29 @@ impl Engine for Synthetic {
     }
 
     fn model_gradients(&mut self, parameters: &[Parameter], windows: &[u32]) -> Result<ModelGradients> {
-        self.misbehave("model_gradients")?;
-        let blocks = (0..BLOCKS).map(|index| self.present(Some(index))).collect::<Result<Vec<&Weights>>>()?;
-        let windows: Vec<(f64, Vec<Weights>)> = Self::windows_of(&self.first, windows)?
+        self.enter("model_gradients")?;
+        let blocks = (0..self.shape().blocks)
+            .map(|index| self.present(Some(index)))
+            .collect::<Result<Vec<&Weights>>>()?;
+        let windows: Vec<(f64, Vec<Weights>)> = self
+            .windows_of(&self.first, windows)?
             .into_iter()
             .map(|inputs| loss_slopes(&blocks, inputs))
             .collect();
-        let share = 1.0 / windows.len() as f32;
+        let share = 1.0 / windows.len().max(1) as f32;
         let loss = windows.iter().map(|(loss, _)| loss).sum::<f64>() * f64::from(share);
         let gradients = parameters
             .iter()
             .map(|parameter| {
-                self.present(parameter.block)?;
+                let like =
+                    self.present(parameter.block)?.zeros_like().tensor(&parameter.name, Layout::RowMajor)?;
                 let index = parameter.block.unwrap_or_default() as usize;
-                let parts = windows.iter().map(|(_, slopes)| slopes[index].tensor(&parameter.name));
-                let parts = parts.collect::<Result<Vec<_>>>()?;
-                let mut sum = vec![0.0; parts[0].len()];
-                for part in &parts {
-                    sum.iter_mut().zip(part.to_f32()?).for_each(|(sum, g)| *sum += g * share);
+                let mut sum = like.to_f32()?;
+                for (_, slopes) in &windows {
+                    let part = slopes[index].tensor(&parameter.name, Layout::RowMajor)?.to_f32()?;
+                    sum.iter_mut().zip(part).for_each(|(sum, g)| *sum += g * share);
                 }
-                Tensor::from_vec(sum, &parts[0].shape())
+                self.layout().lay(sum, &like.shape())
             })
             .collect::<Result<_>>()?;
         Ok(ModelGradients { loss, gradients })
@@ -810,10 +995,15 @@ mod tests {
     use proptest::prelude::*;
 
     fn opened(seed: u64) -> Synthetic {
-        let mut engine = Synthetic::new(SyntheticOptions { seed, mood: Mood::Well });
+        let mut engine = Synthetic::new(SyntheticOptions { seed, ..SyntheticOptions::default() });
         engine.open_block(0).unwrap();
         engine
     }
+
+    const HIDDEN: usize = 128;
+    const INNER: usize = 256;
+    const WINDOWS: usize = 8;
+    const TOKENS: usize = WINDOWS * 48;
 
     #[test]
     fn the_same_seed_gives_the_same_model() {
@@ -928,7 +1118,9 @@ mod tests {
         for row in down.values.chunks_mut(INNER) {
             row[INNER / 2..].fill(0.0);
         }
-        let expected = engine.module_error(MODULE, &[(DOWN.to_owned(), down.tensor().unwrap())]).unwrap();
+        let expected = engine
+            .module_error(MODULE, &[(DOWN.to_owned(), down.tensor(Layout::RowMajor).unwrap())])
+            .unwrap();
         let present = pass(&engine.open().unwrap().weights, &engine.inputs, &Rounding::new()).added;
         let kept: Vec<u32> = (0..INNER as u32 / 2).collect();
         engine.keep_units(CHANNELS, &kept).unwrap();

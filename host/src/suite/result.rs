@@ -491,7 +491,7 @@ impl RunResult {
     }
 }
 
-/// JSON Schema of a result file: of a stage's [`StageResult`], or of a run's [`RunResult`].
+/// JSON Schema of what is written for others to read, such as a stage's [`StageResult`] or a run's [`RunResult`].
 pub fn json_schema<T: JsonSchema>(title: &str) -> Value {
     let mut schema = schemars::schema_for!(T).to_value();
     schema["title"] = title.into();

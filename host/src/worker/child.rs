@@ -147,7 +147,10 @@ fn answer(
                 .and_then(|plugin| plugin.set_up_library(&options, Arc::new(services)))
                 .map(|status| Event::Library { status: Some(Box::new(status)) })
         }
-        Request::Check { path, name } => Ok(Event::Checked { outcome: stage::check::run(&path, &name) }),
+        Request::Check { name, given } => {
+            let given = stage::check::Given { events: events.clone(), ..given };
+            Ok(Event::Checked { outcome: stage::check::run(&name, &given) })
+        }
         Request::Stage(order) => stage::run(&order, events, cancelled, cache)
             .map(|outcome| Event::Done { outcome: Box::new(outcome) }),
         Request::Cancel | Request::Exit => Err(Error::failed("not a request that has an answer")),

@@ -85,12 +85,12 @@ pub fn find_library(
 /// # Errors
 /// How the worker died of the check: that is an outcome, too (`crashed`).
 pub fn check(
-    path: &Path,
     name: &str,
+    given: &crate::stage::check::Given,
     options: &WorkerOptions,
 ) -> Result<crate::stage::check::Outcome, WorkerError> {
-    let mut worker = Supervisor::spawn(options)?;
-    let request = protocol::Request::Check { path: path.into(), name: name.into() };
+    let mut worker = Supervisor::spawn(&WorkerOptions { threads: given.threads, ..options.clone() })?;
+    let request = protocol::Request::Check { name: name.into(), given: given.clone() };
     match worker.call(request, &Interrupt::never(), &mut |_| ())? {
         Answer::Checked(outcome) => Ok(outcome),
         other => Err(other.unexpected()),

@@ -11,12 +11,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::metrics::MetricValue;
-use crate::stage::check::Outcome as CheckOutcome;
+use crate::stage::check::{Given as CheckGiven, Outcome as CheckOutcome};
 use crate::suite::result::{CheckpointRecord, ProfileRecord};
 use crate::suite::spec::{Calibration, ProfileSpec};
 
 /// Version of this protocol: both sides must have the same, and have it unless the program was replaced during a run.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 
 /// What the host asks for.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -54,10 +54,10 @@ pub enum Request {
     },
     /// Run a conformance check.
     Check {
-        /// The shared object.
-        path: PathBuf,
         /// Name of the check.
         name: String,
+        /// What it is given.
+        given: CheckGiven,
     },
     /// Run a stage.
     Stage(Box<StageOrder>),

@@ -15,9 +15,21 @@ use crate::assets::Stop;
 /// Progress is passed on at most this often: enough for eyes and for the watch on hanging.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Writes events to the host. Cheap to clone, usable from any thread.
+/// Writes events to the host; by default, to nobody. Cheap to clone, usable from any thread.
 #[derive(Clone)]
 pub(crate) struct EventSink(Arc<Mutex<Box<dyn Write + Send>>>);
+
+impl Default for EventSink {
+    fn default() -> Self {
+        EventSink::new(std::io::sink())
+    }
+}
+
+impl std::fmt::Debug for EventSink {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("EventSink")
+    }
+}
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -82,16 +94,6 @@ impl Services {
             position: Mutex::default(),
             state: Mutex::default(),
         }
-    }
-
-    /// Services that talk to nobody, for checks.
-    pub(crate) fn quiet(seed: u64, threads: usize) -> Self {
-        Self::silent(Arc::default(), seed, threads)
-    }
-
-    /// As [`quiet`](Self::quiet), with a flag that says whether the user asked to stop.
-    pub(crate) fn silent(cancelled: Arc<AtomicBool>, seed: u64, threads: usize) -> Self {
-        Self::new(EventSink::new(std::io::sink()), cancelled, seed, threads)
     }
 
     /// Says where the stage itself stands.
@@ -252,14 +254,14 @@ mod tests {
     #[test]
     fn state_is_that_of_the_last_finished_block() {
         let folder = tempfile::tempdir().unwrap();
-        let services = Services::quiet(0, 1);
+        let services = Services::new(EventSink::default(), Arc::default(), 0, 1);
         services.open_state(folder.path(), 0).unwrap();
         services.save_state("a", b"after block 0").unwrap();
         services.commit_state(0).unwrap();
         services.save_state("a", b"within block 1").unwrap();
         assert_eq!(services.load_state("a").unwrap().unwrap(), b"within block 1");
 
-        let resumed = Services::quiet(0, 1);
+        let resumed = Services::new(EventSink::default(), Arc::default(), 0, 1);
         resumed.open_state(folder.path(), 1).unwrap();
         assert_eq!(resumed.load_state("a").unwrap().unwrap(), b"after block 0");
         assert_eq!(resumed.load_state("b").unwrap(), None);
