@@ -2,6 +2,7 @@
 //! and readers of what a run leaves behind.
 
 pub mod artifacts;
+pub mod cargo;
 pub mod cgroup;
 pub mod data;
 pub mod families;
