@@ -4,6 +4,7 @@
 //!   [`sdk::Method`], or [`sdk::Engine`] and [`sdk::Runner`], and export with [`export_method!`] or
 //!   [`export_backend!`].
 //! * [`loader`]: what the host needs: open a shared object, check its header and layout, call it safely.
+//! * [`guide`]: the author's guide, from a method in five minutes to shipping one.
 //! * [`abi`]: the types that cross the boundary. Frozen: a minor version only appends.
 //!
 //! ```
@@ -45,7 +46,11 @@
 //! # fn main() {}
 //! ```
 
+/// Version of this crate, as the manifest of a plugin names it.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
 pub mod abi;
+pub mod guide;
 pub mod loader;
 pub mod sdk;
 

@@ -15,6 +15,7 @@ mod flags;
 mod leaderboard;
 mod log;
 mod man;
+mod new_plugin;
 mod output;
 mod plan;
 mod plugins;
@@ -167,6 +168,7 @@ mod tests {
             vec!["eval"],
             vec!["plugins"],
             vec!["plugins", "check"],
+            vec!["plugins", "new"],
             vec!["backends"],
             vec!["report"],
             vec!["compare"],

@@ -1,4 +1,4 @@
-//! `plugins`: what there is, what it does, whether it behaves.
+//! `plugins`: what there is, what it does, whether it behaves; and new ones.
 
 use std::hash::{BuildHasher, RandomState};
 use std::path::Path;
@@ -12,6 +12,7 @@ use serde_json::json;
 
 use super::failure::Failure;
 use super::flags::{GlobalFlags, WORKERS};
+use super::new_plugin::{self, NewCommand};
 use super::{output, quantities};
 use crate::assets::cache_folder;
 use crate::plugins::check::{self, Verdict};
@@ -29,7 +30,8 @@ Plugins are native code and are trusted like any program: they run in a process 
 Examples:
   llmcb-host plugins list
   llmcb-host plugins info gptq
-  llmcb-host plugins check target/release/libmine.so";
+  llmcb-host plugins check target/release/libmine.so
+  llmcb-host plugins new mine";
 
 const CHECK_EXAMPLES: &str = "\
 Each check runs in a process of its own, so that one that crashes stops no other. Every line reads passed, failed, crashed or skipped, \
@@ -53,7 +55,7 @@ fn check_help() -> String {
 /// A descriptor that takes longer than this does not come.
 const DESCRIBE_LIMIT: Duration = Duration::from_secs(60);
 
-/// List, describe and check plugins
+/// List, describe and check plugins, begin new ones
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct PluginsCommand {
@@ -83,6 +85,7 @@ enum Action {
     /// Check that a plugin keeps to the rules
     #[command(after_long_help = check_help())]
     Check(CheckFlags),
+    New(NewCommand),
 }
 
 #[derive(Debug, Args)]
@@ -143,6 +146,7 @@ pub fn run(global: &GlobalFlags, command: PluginsCommand) -> Result<ExitCode, Fa
         Action::List { json } => list(global, json),
         Action::Info { id, json } => show(global, &id, json),
         Action::Check(flags) => check_file(global, &flags),
+        Action::New(command) => new_plugin::run(&command),
     }
 }
 

@@ -8,6 +8,7 @@ pub mod discovery;
 pub mod info;
 mod library_file;
 pub mod options;
+pub mod scaffold;
 pub mod schema;
 
 pub use describe::{CachedDescriptions, Describe, Refusal};
