@@ -39,6 +39,11 @@ pub fn host() -> PathBuf {
     existing(profile_folder().join("llmcb-host"))
 }
 
+/// The program of development tasks.
+pub fn xtask() -> PathBuf {
+    existing(profile_folder().join("xtask"))
+}
+
 /// A plugin that belongs to the product: `gptq`, `candle`, ...
 pub fn plugin(name: &str) -> PathBuf {
     existing(profile_folder().join(format!("lib{}.so", name.replace('-', "_"))))

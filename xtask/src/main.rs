@@ -2,6 +2,7 @@
 
 mod bench;
 mod demo;
+mod dist;
 mod environment;
 mod licences;
 mod process;
@@ -14,6 +15,7 @@ cargo xtask TASK
 
   demo        build, fetch a real model and real data, compress it with four methods, print the table
   test        build everything and run all tests
+  dist        make a release in dist/: program, plugins, SDK, guide, checksums (--help lists options)
   tvm         install TVM into target/ and run the tests that need it
   bench       compare with published Python implementations, as ratios (installs them into target/)
   licences    check the dependencies' licences against deny.toml
@@ -27,6 +29,7 @@ fn main() -> ExitCode {
     let result = match task.as_deref() {
         Some("demo") => demo::run(&rest),
         Some("test") => test::run(&rest),
+        Some("dist") => dist::run(&rest),
         Some("tvm") => test::run_with_tvm(),
         Some("bench") => bench::run_named(&rest),
         Some("licences") => licences::run(),
