@@ -54,6 +54,18 @@ pub fn hostile(name: &str) -> PathBuf {
     existing(profile_folder().join("examples").join(format!("lib{name}.so")))
 }
 
+/// A metric component of the tests; `cargo xtask guests` builds them.
+pub fn guest(name: &str) -> PathBuf {
+    let folder = profile_folder();
+    let path = folder.parent().unwrap_or(&folder).join("guests").join(name);
+    assert!(
+        path.is_file(),
+        "{} is missing; `cargo xtask guests` builds it, as `cargo xtask test` does",
+        path.display()
+    );
+    path
+}
+
 /// A file of the repository, by its path from the root.
 pub fn repository_file(path: &str) -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace lies above this crate");

@@ -44,10 +44,12 @@ pub struct Results {
 pub struct Stage {
     /// Label of the method, or `dense`.
     pub method: String,
-    /// `compress`, `evaluate` or `profile`.
+    /// `compress`, `evaluate`, `score`, `profile` or `diverge`.
     pub kind: String,
     /// The task, or empty.
     pub task: String,
+    /// The metric, or empty.
+    pub metric: String,
     /// How it ended, or empty when it was not reached.
     pub status: String,
     /// Why.
@@ -81,6 +83,7 @@ impl Results {
                     method: text(&cell["method"]),
                     kind: text(&stage["kind"]),
                     task: text(&stage["task"]),
+                    metric: text(&stage["metric"]),
                     status: text(&stage["status"]),
                     reason: text(&stage["reason"]),
                     reused: stage["reused"].as_bool().unwrap_or_default(),

@@ -49,7 +49,7 @@ fn plugins_of_older_minors_are_loaded_checked_and_run() {
 }
 
 fn check(sandbox: &Sandbox, minor: &str, file: &str) {
-    let checked = sandbox.run(&["plugins", "check", file, "--json"]).expect_code(0);
+    let checked = sandbox.run(&["plugins", "check", file, "--json", "--reproduce", "20"]).expect_code(0);
     let report: Value = serde_json::from_str(&checked.stdout).expect("JSON");
     let checks = report["checks"].as_array().expect("checks");
     let header = checks.iter().find(|check| check["name"] == "header").expect("the check of the header");

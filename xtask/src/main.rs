@@ -4,6 +4,7 @@ mod bench;
 mod demo;
 mod dist;
 mod environment;
+mod guests;
 mod licences;
 mod process;
 mod test;
@@ -15,6 +16,7 @@ cargo xtask TASK
 
   demo        build, fetch a real model and real data, compress it with four methods, print the table
   test        build everything and run all tests
+  guests      build the metric components of the tests into target/guests (installs their compilers there)
   dist        make a release in dist/: program, plugins, SDK, guide, checksums (--help lists options)
   tvm         install TVM into target/ and run the tests that need it
   bench       compare with published Python implementations, as ratios (installs them into target/)
@@ -29,6 +31,7 @@ fn main() -> ExitCode {
     let result = match task.as_deref() {
         Some("demo") => demo::run(&rest),
         Some("test") => test::run(&rest),
+        Some("guests") => guests::build(),
         Some("dist") => dist::run(&rest),
         Some("tvm") => test::run_with_tvm(),
         Some("bench") => bench::run_named(&rest),

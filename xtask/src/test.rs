@@ -2,15 +2,17 @@
 
 use std::path::Path;
 
-use crate::environment;
 use crate::process::{self, Result, cargo, has_cargo_command, release_folder};
+use crate::{environment, guests};
 
 /// TVM and its interface, which go together.
 const TVM: [&str; 3] = ["apache-tvm==0.26.0", "apache-tvm-ffi==0.1.13.post3", "numpy==2.4.6"];
 
 /// Builds the workspace and runs all tests; further arguments go to the test runner.
 pub fn run(arguments: &[String]) -> Result {
-    process::run(cargo().args(["build", "--release", "--workspace"]))?;
+    // All targets, as the test runner will want them: with other features the libraries beneath would be built twice.
+    process::run(cargo().args(["build", "--release", "--workspace", "--all-targets"]))?;
+    guests::build()?;
     if has_cargo_command("nextest") {
         process::run(cargo().args(["nextest", "run", "--release", "--workspace"]).args(arguments))?;
         // nextest leaves documentation examples to cargo.

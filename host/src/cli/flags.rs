@@ -51,6 +51,12 @@ pub struct TaskFlags {
     /// choices, answer, and more; host/examples/tasks/README.md explains each with an example.
     #[arg(long, value_name = "TASKS")]
     pub tasks: Vec<String>,
+    /// Metric beside those that tasks have of themselves: brier_score, expected_calibration_error, exact_match, token_f1, or a component of your
+    /// own, FILE.wasm; repeatable
+    ///
+    /// `llmcb-host metrics list` shows all, `llmcb-host metrics new` begins one of your own.
+    #[arg(long, value_name = "METRIC")]
+    pub metric: Vec<String>,
     /// Score at most N documents of each task (of each subject, for mmlu), from the first on
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub limit: Option<u64>,

@@ -15,6 +15,7 @@ mod flags;
 mod leaderboard;
 mod log;
 mod man;
+mod metrics;
 mod new_plugin;
 mod output;
 mod plan;
@@ -81,6 +82,7 @@ enum Command {
     Eval(eval::EvalCommand),
     Plugins(plugins::PluginsCommand),
     Backends(backends::BackendsCommand),
+    Metrics(metrics::MetricsCommand),
     Report(report::ReportCommand),
     Compare(compare::CompareCommand),
     Leaderboard(leaderboard::LeaderboardCommand),
@@ -133,6 +135,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Some(Command::Eval(command)) => eval::run(&global, command),
         Some(Command::Plugins(command)) => plugins::run(&global, command),
         Some(Command::Backends(command)) => backends::run(&global, &command),
+        Some(Command::Metrics(command)) => metrics::run(&global, command),
         Some(Command::Report(command)) => report::run(&command),
         Some(Command::Compare(command)) => compare::run(&command),
         Some(Command::Leaderboard(command)) => leaderboard::run(&command),
@@ -170,6 +173,8 @@ mod tests {
             vec!["plugins", "check"],
             vec!["plugins", "new"],
             vec!["backends"],
+            vec!["metrics"],
+            vec!["metrics", "new"],
             vec!["report"],
             vec!["compare"],
             vec!["leaderboard"],

@@ -91,6 +91,13 @@ fn suite(catalog: &Catalog, run: &RunResult, command: &ReproduceCommand) -> Resu
             )));
         }
     }
+    for metric in suite.metrics.iter().filter(|metric| metric.ends_with(".wasm")) {
+        if !std::path::Path::new(metric).is_file() {
+            return Err(Failure::usage(format!(
+                "metric {metric}: no such file from here; reproduce from the folder in which the run was started"
+            )));
+        }
+    }
     if let Some(folder) = &command.data {
         suite.data_dir = Some(folder.clone());
     } else if let Some(folder) = suite.data_dir.take_if(|folder| !folder.is_dir()) {

@@ -9,6 +9,7 @@ use super::failure::Failure;
 use super::flags::{CalibrationFlags, MeasureFlags, WorkerFlags};
 use super::quantities;
 use crate::assets::registry::DEFAULT_MODEL;
+use crate::metrics::scoring::resolve as resolve_metric;
 use crate::plugins::{Catalog, Plugin, PluginSpec, validate};
 use crate::stage::parse_task;
 use crate::suite::file::{CalibrationLines, PluginLine, SuiteFile};
@@ -63,6 +64,7 @@ pub fn measured(flags: &MeasureFlags) -> Result<SuiteFile, Failure> {
         models: given(&flags.model),
         backends: backend_lines(&flags.backend),
         tasks,
+        metrics: given(&flags.tasks.metric),
         limit: flags.tasks.limit.map(|n| usize::try_from(n).unwrap_or(usize::MAX)),
         shots: flags.tasks.shots,
         profile: (flags.profile || !flags.workload.is_empty()).then_some(true),
@@ -124,6 +126,7 @@ pub fn resolve(catalog: &Catalog, file: SuiteFile) -> Result<Suite, Failure> {
             None => tasks::default_suite().into_iter().map(str::to_owned).collect(),
             Some(tasks) => checked_tasks(tasks, shots)?,
         },
+        metrics: checked_metrics(file.metrics.unwrap_or_default())?,
         limit: file.limit,
         shots,
         seeds: file.seeds.unwrap_or(defaults.seeds),
@@ -303,6 +306,15 @@ fn checked_tasks(tasks: Vec<String>, shots: usize) -> Result<Vec<String>, Failur
         }
     }
     Ok(tasks)
+}
+
+/// Metrics, once each is a built-in one or a file that is there. What is in the file is looked at when the run begins.
+fn checked_metrics(metrics: Vec<String>) -> Result<Vec<String>, Failure> {
+    for metric in &metrics {
+        resolve_metric(metric, |_| Ok(String::new()))
+            .map_err(|e| Failure::usage(format!("--metric {metric}: {e}")))?;
+    }
+    Ok(metrics)
 }
 
 /// The calibration, a file being named as tasks name it.

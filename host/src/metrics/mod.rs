@@ -1,14 +1,18 @@
 //! Numbers from per-item results: means with standard errors, accuracy, perplexity.
 
 mod bootstrap;
+pub mod check;
+pub mod component;
 mod divergence;
 mod number;
 mod paired;
+pub mod scaffold;
+pub mod scoring;
 
 pub use bootstrap::{DRAWS, draws, draws_of_medians};
 pub use divergence::{Divergence, divergence, divergences};
 pub use number::{Real, real, reals};
-pub use paired::{Compared, Paired, mcnemar, paired};
+pub use paired::{Compared, Paired, mcnemar, paired, paired_values};
 
 use crate::tasks::{Answered, ItemResult, Outcome};
 use schemars::JsonSchema;
@@ -37,6 +41,65 @@ pub struct MetricValue {
     /// Unit: `fraction`, `bits/byte`, `nats`, or empty.
     pub unit: String,
 }
+
+/// A metric that tasks have of themselves.
+pub struct OfTasks {
+    /// Its name.
+    pub name: &'static str,
+    /// Whether more is better.
+    pub higher_is_better: bool,
+    /// What it is.
+    pub summary: &'static str,
+}
+
+/// Metrics that tasks have of themselves.
+pub const OF_TASKS: &[OfTasks] = &[
+    OfTasks {
+        name: "acc",
+        higher_is_better: true,
+        summary: "share of questions whose likeliest choice is right",
+    },
+    OfTasks {
+        name: "acc_norm",
+        higher_is_better: true,
+        summary: "the same by log-likelihood per character of the choice",
+    },
+    OfTasks {
+        name: "mc1",
+        higher_is_better: true,
+        summary: "TruthfulQA: the best answer is likelier than each false one",
+    },
+    OfTasks {
+        name: "mc2",
+        higher_is_better: true,
+        summary: "TruthfulQA: share of the true answers in the probability of all",
+    },
+    OfTasks {
+        name: "mass",
+        higher_is_better: true,
+        summary: "share of the right choices in the probability of all, of tasks of one's own with several",
+    },
+    OfTasks {
+        name: "perplexity",
+        higher_is_better: false,
+        summary: "exponential of the mean negative log-likelihood of a token",
+    },
+    OfTasks {
+        name: "bits_per_byte",
+        higher_is_better: false,
+        summary: "negative log-likelihood per byte of text, in bits",
+    },
+    OfTasks {
+        name: "kl_divergence",
+        higher_is_better: false,
+        summary: "divergence of a compressed model's distributions over the next token from the dense one's, in nats",
+    },
+    OfTasks {
+        name: "top1_agreement",
+        higher_is_better: true,
+        summary: "share of tokens for which a compressed model has the dense one's likeliest",
+    },
+];
 
 /// Mean; not a number for no values.
 #[must_use]

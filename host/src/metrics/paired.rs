@@ -3,6 +3,7 @@
 //! Items differ in difficulty far more than two models differ on one item. Comparing item by item takes that out, so that differences are seen
 //! which two standard errors side by side would hide.
 
+use super::scoring::ItemValue;
 use super::{Real, draws, mean, mean_stderr, real};
 use crate::tasks::{ItemResult, Outcome};
 use schemars::JsonSchema;
@@ -106,50 +107,75 @@ fn values(items: &[ItemResult]) -> Vec<(&'static str, bool, Vec<Option<f64>>)> {
 /// # Errors
 /// Where the items are not the same, in a clause.
 pub fn paired(dense: &[ItemResult], compressed: &[ItemResult]) -> Result<Vec<Compared>, String> {
-    let same = |(a, b): (&ItemResult, &ItemResult)| {
-        (&a.subset, a.index, &a.doc_id) == (&b.subset, b.index, &b.doc_id)
-    };
-    if dense.len() != compressed.len() {
-        return Err(format!("{} items of the dense model, {} of the other", dense.len(), compressed.len()));
-    }
-    if let Some(at) = dense.iter().zip(compressed).position(|pair| !same(pair)) {
-        return Err(format!(
-            "item {} is `{}` in one and `{}` in the other",
-            at, dense[at].doc_id, compressed[at].doc_id
-        ));
-    }
+    let place = |item: &ItemResult| (item.subset.clone(), item.index, item.doc_id.clone());
+    check_same(dense, compressed, place)?;
     let mut out = Vec::new();
     for ((metric, decides, before), (_, _, after)) in values(dense).into_iter().zip(values(compressed)) {
         let pairs: Vec<(f64, f64)> = before.into_iter().zip(after).filter_map(|(a, b)| a.zip(b)).collect();
         if pairs.is_empty() {
             continue;
         }
-        let differences: Vec<f64> = pairs.iter().map(|(a, b)| b - a).collect();
-        let (difference, stderr) = (mean(&differences), mean_stderr(&differences));
-        let count = |sign: f64| differences.iter().filter(|d| **d == sign).count();
-        let (lost, gained) = (count(-1.0), count(1.0));
-        let p_value = decides.then(|| mcnemar(lost, gained));
-        let told_apart = match (p_value, stderr) {
-            (Some(p), _) => p < SIGNIFICANT,
-            // A model that broke gives no number.
-            (None, _) if !difference.is_finite() => true,
-            (None, Some(stderr)) => difference.abs() > NOISE * stderr,
-            (None, None) => false,
-        };
         let draws = draws(&pairs, metric == PERPLEXITY, &dense[0].task);
-        let paired = Paired {
-            metric: metric.to_owned(),
-            n: pairs.len(),
-            difference,
-            stderr,
-            right_to_wrong: decides.then_some(lost),
-            wrong_to_right: decides.then_some(gained),
-            p_value,
-            told_apart,
-        };
-        out.push(Compared { paired, draws });
+        out.push(Compared { paired: compare(metric, decides, &pairs), draws });
     }
     Ok(out)
+}
+
+/// A metric of both by its values per item, on the same items in the same order. Where every value is 0 or 1, it says right or wrong.
+///
+/// # Errors
+/// As [`paired`].
+pub fn paired_values(metric: &str, dense: &[ItemValue], compressed: &[ItemValue]) -> Result<Paired, String> {
+    let place = |item: &ItemValue| (item.subset.clone(), item.index, item.doc_id.clone());
+    check_same(dense, compressed, place)?;
+    let pairs: Vec<(f64, f64)> = dense.iter().zip(compressed).map(|(a, b)| (a.value, b.value)).collect();
+    let decides = pairs.iter().all(|(a, b)| [a, b].iter().all(|v| **v == 0.0 || **v == 1.0));
+    Ok(compare(metric, decides, &pairs))
+}
+
+/// Whether both are of the same items in the same order.
+fn check_same<T>(
+    dense: &[T],
+    compressed: &[T],
+    place: impl Fn(&T) -> (Option<String>, usize, String),
+) -> Result<(), String> {
+    if dense.len() != compressed.len() {
+        return Err(format!("{} items of the dense model, {} of the other", dense.len(), compressed.len()));
+    }
+    match dense.iter().zip(compressed).position(|(a, b)| place(a) != place(b)) {
+        None => Ok(()),
+        Some(at) => Err(format!(
+            "item {at} is `{}` in one and `{}` in the other",
+            place(&dense[at]).2,
+            place(&compressed[at]).2
+        )),
+    }
+}
+
+/// The values of the dense model and of the compressed one, of which there is at least one pair; `decides` where they say right or wrong.
+fn compare(metric: &str, decides: bool, pairs: &[(f64, f64)]) -> Paired {
+    let differences: Vec<f64> = pairs.iter().map(|(a, b)| b - a).collect();
+    let (difference, stderr) = (mean(&differences), mean_stderr(&differences));
+    let count = |sign: f64| differences.iter().filter(|d| **d == sign).count();
+    let (lost, gained) = (count(-1.0), count(1.0));
+    let p_value = decides.then(|| mcnemar(lost, gained));
+    let told_apart = match (p_value, stderr) {
+        (Some(p), _) => p < SIGNIFICANT,
+        // A model that broke gives no number.
+        (None, _) if !difference.is_finite() => true,
+        (None, Some(stderr)) => difference.abs() > NOISE * stderr,
+        (None, None) => false,
+    };
+    Paired {
+        metric: metric.to_owned(),
+        n: pairs.len(),
+        difference,
+        stderr,
+        right_to_wrong: decides.then_some(lost),
+        wrong_to_right: decides.then_some(gained),
+        p_value,
+        told_apart,
+    }
 }
 
 #[cfg(test)]

@@ -146,15 +146,20 @@ impl CheckReport {
 
     /// `7 passed, 1 skipped`.
     pub fn summary(&self) -> String {
-        [Verdict::Passed, Verdict::Failed, Verdict::Crashed, Verdict::Skipped]
-            .into_iter()
-            .filter_map(|verdict| {
-                let n = self.checks.iter().filter(|line| line.verdict == verdict).count();
-                (n > 0).then(|| format!("{n} {}", verdict.name()))
-            })
-            .collect::<Vec<_>>()
-            .join(", ")
+        summary_of(self.checks.iter().map(|line| line.verdict))
     }
+}
+
+/// How often each verdict was given: `7 passed, 1 skipped`.
+pub fn summary_of(verdicts: impl Iterator<Item = Verdict> + Clone) -> String {
+    [Verdict::Passed, Verdict::Failed, Verdict::Crashed, Verdict::Skipped]
+        .into_iter()
+        .filter_map(|verdict| {
+            let n = verdicts.clone().filter(|one| *one == verdict).count();
+            (n > 0).then(|| format!("{n} {}", verdict.name()))
+        })
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 /// A line as it is printed.

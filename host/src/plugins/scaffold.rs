@@ -252,7 +252,7 @@ fn filled(text: &str, with: [&str; 3]) -> String {
     out + rest
 }
 
-/// Writes the crate into a folder, which is made, or is there and empty. What is there is never overwritten.
+/// Writes the crate into a folder.
 ///
 /// # Errors
 /// [`ScaffoldError::Occupied`], or what the operating system says.
@@ -262,6 +262,18 @@ pub fn write(
     folder: &Path,
     sdk: Option<&Path>,
 ) -> Result<(), ScaffoldError> {
+    let files = template.files().map(|(path, text)| {
+        let filled = filled(text, [&names.id, &names.library, &names.type_name(template, text)]);
+        (PathBuf::from(path), filled.replace(SDK, &dependency(sdk)).into_bytes())
+    });
+    write_files(folder, &files)
+}
+
+/// Writes files into a folder, which is made, or is there and empty. What is there is never overwritten.
+///
+/// # Errors
+/// As [`write()`].
+pub fn write_files(folder: &Path, files: &[(PathBuf, Vec<u8>)]) -> Result<(), ScaffoldError> {
     let occupied = |why| Err(ScaffoldError::Occupied { folder: folder.to_owned(), why });
     match fs::read_dir(folder).map(|mut entries| entries.next()) {
         Ok(None) => {}
@@ -272,14 +284,12 @@ pub fn write(
         Err(_) => {}
     }
     let unwritable = |file: &Path, source| ScaffoldError::Unwritable { file: file.to_owned(), source };
-    for (path, text) in template.files() {
+    for (path, bytes) in files {
         let file = folder.join(path);
         let parent = file.parent().unwrap_or(folder);
         fs::create_dir_all(parent).map_err(|e| unwritable(parent, e))?;
-        let text = filled(text, [&names.id, &names.library, &names.type_name(template, text)])
-            .replace(SDK, &dependency(sdk));
         fs::File::create_new(&file)
-            .and_then(|mut new| new.write_all(text.as_bytes()))
+            .and_then(|mut new| new.write_all(bytes))
             .map_err(|e| unwritable(&file, e))?;
     }
     Ok(())

@@ -86,6 +86,16 @@ pub(super) fn columns(run: &RunResult) -> Vec<Column> {
             .unwrap_or_else(|| "score".to_owned());
         let higher_is_better =
             measured.iter().find(|m| m.name == name).map_or(name != "perplexity", |m| m.higher_is_better);
+        // What was asked for is shown, measured or not.
+        let mut asked: Vec<(String, bool)> = Vec::new();
+        for stage in run.cells.iter().flat_map(|c| &c.stages).filter(|s| s.task.as_ref() == Some(&task)) {
+            if let Some(name) =
+                stage.metric.as_ref().filter(|name| asked.iter().all(|(other, _)| other != *name))
+            {
+                let known = measured.iter().find(|m| m.name == *name);
+                asked.push((name.clone(), known.is_none_or(|m| m.higher_is_better)));
+            }
+        }
         // Beside perplexity, how far the whole distribution has moved.
         let divergence = measured.iter().any(|m| m.name == DIVERGENCE);
         columns.push(Column::Score {
@@ -95,11 +105,14 @@ pub(super) fn columns(run: &RunResult) -> Vec<Column> {
             higher_is_better,
         });
         if divergence {
+            asked.insert(0, (DIVERGENCE.to_owned(), false));
+        }
+        for (metric, higher_is_better) in asked {
             columns.push(Column::Score {
-                task,
-                shown,
-                metric: DIVERGENCE.to_owned(),
-                higher_is_better: false,
+                task: task.clone(),
+                shown: shown.clone(),
+                metric,
+                higher_is_better,
             });
         }
     }
@@ -217,12 +230,10 @@ fn paired_of<'a>(cell: &'a Cell, task: &str, name: &str) -> Option<&'a Paired> {
     cell.paired.iter().find(|p| p.task == task && p.paired.metric == name).map(|p| &p.paired)
 }
 
-/// Whether two numbers lie within each other's noise.
-fn indistinct(one: &MetricValue, other: &MetricValue) -> bool {
-    match (one.stderr, other.stderr) {
-        (Some(a), Some(b)) => (one.value - other.value).abs() < NOISE * a.hypot(b),
-        _ => false,
-    }
+/// Whether two numbers lie within each other's noise; nothing where that is not known.
+fn indistinct(one: &MetricValue, other: &MetricValue) -> Option<bool> {
+    let noise = NOISE * one.stderr?.hypot(other.stderr?);
+    Some((one.value - other.value).abs() < noise)
 }
 
 impl Column {
@@ -269,7 +280,9 @@ impl Column {
         match self {
             Column::Score { task, metric: name, .. } => {
                 let kind = if name == DIVERGENCE { StageKind::Diverge } else { StageKind::Evaluate };
-                let stage = stage_of(cell, kind, Some(task));
+                let scores =
+                    |s: &&StageSummary| s.task.as_ref() == Some(task) && s.metric.as_ref() == Some(name);
+                let stage = cell.stages.iter().find(scores).or_else(|| stage_of(cell, kind, Some(task)));
                 let Some(value) = metric(cell, task, name) else { return absent(cell, stage, notes) };
                 let text = score_and_error(value.value, value.stderr);
                 let dense = dense_of(&run.cells, cell)
@@ -278,7 +291,7 @@ impl Column {
                 // Item by item where that was done: it sees what two errors side by side do not.
                 let told_apart = paired_of(cell, task, name)
                     .map(|paired| paired.told_apart)
-                    .or_else(|| Some(!indistinct(value, dense?)));
+                    .or_else(|| indistinct(value, dense?).map(|same| !same));
                 let better = dense.map(|dense| (value.value > dense.value) == value.higher_is_better);
                 match (told_apart, better) {
                     (Some(false), _) => format!("{text} {SAME}"),
@@ -351,10 +364,10 @@ mod tests {
             unit: String::new(),
         };
         for (a, b, expected) in [
-            (value(0.5, Some(0.05)), value(0.6, Some(0.05)), true),
-            (value(0.5, Some(0.03)), value(0.6, Some(0.03)), false),
-            (value(0.5, None), value(0.5, Some(0.03)), false),
-            (value(f64::INFINITY, Some(1.0)), value(20.0, Some(1.0)), false),
+            (value(0.5, Some(0.05)), value(0.6, Some(0.05)), Some(true)),
+            (value(0.5, Some(0.03)), value(0.6, Some(0.03)), Some(false)),
+            (value(0.5, None), value(0.6, Some(0.03)), None),
+            (value(f64::INFINITY, Some(1.0)), value(20.0, Some(1.0)), Some(false)),
         ] {
             assert_eq!(indistinct(&a, &b), expected);
         }

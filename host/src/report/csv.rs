@@ -91,7 +91,8 @@ fn rows(run: &RunResult) -> Vec<Row> {
         }
         // What has no number is there with the reason.
         for stage in cell.stages.iter().filter(|s| s.status != Some(Status::Done)) {
-            let mut row = row(cell, stage.task.as_deref().unwrap_or(""), stage.kind.name());
+            let what = stage.metric.as_deref().unwrap_or(stage.kind.name());
+            let mut row = row(cell, stage.task.as_deref().unwrap_or(""), what);
             let status = stage.status.map_or("not reached", Status::name);
             row[13] =
                 stage.reason.as_ref().map_or_else(|| status.to_owned(), |why| format!("{status}: {why}"));

@@ -27,6 +27,15 @@ pub(super) fn whole_lines<T: DeserializeOwned>(text: &[u8]) -> Vec<T> {
     lines
 }
 
+/// All lines of a file that was written whole.
+pub(crate) fn read_all<T: DeserializeOwned>(file: &Path) -> std::result::Result<Vec<T>, String> {
+    let text = std::fs::read_to_string(file).map_err(|e| format!("{}: {e}", file.display()))?;
+    let line = |(at, line): (usize, &str)| {
+        serde_json::from_str(line).map_err(|e| format!("{}, line {}: {e}", file.display(), at + 1))
+    };
+    text.split('\n').enumerate().filter(|(_, line)| !line.is_empty()).map(line).collect()
+}
+
 /// Lines that an interrupted attempt left, cut back to whole pieces, and how many pieces these are; the file is cut back with them.
 pub(super) fn resume<T: Serialize + DeserializeOwned>(
     file: &Path,

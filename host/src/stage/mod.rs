@@ -6,6 +6,7 @@ mod diverge;
 mod evaluate;
 mod lines;
 mod profile;
+mod score;
 mod synthetic;
 mod task;
 mod text;
@@ -21,6 +22,8 @@ use serde_json::Value;
 
 pub(crate) use evaluate::ITEMS;
 pub use evaluate::{TaskLine, parse_built_in, parse_task};
+pub(crate) use lines::read_all;
+pub(crate) use score::VALUES;
 pub(crate) use text::calibration_name;
 pub use text::data_name;
 
@@ -28,10 +31,11 @@ use crate::assets;
 use crate::worker::protocol::{Event, Level, PluginOrder, StageOrder, StageOutcome, Work};
 use crate::worker::{EventSink, Services, Usage};
 
-/// What a worker keeps from one stage to the next: the model that is loaded.
+/// What a worker keeps from one stage to the next: the model that is loaded, the metrics that are compiled.
 #[derive(Default)]
 pub(crate) struct Cache {
     loaded: Option<Loaded>,
+    pub(crate) metrics: score::Metrics,
 }
 
 struct Loaded {
@@ -66,6 +70,10 @@ pub(crate) fn run(
             // A runner's copy of the model would count in the peak of memory.
             cache.loaded = None;
             compress::run(order, &services(), &usage)?
+        }
+        Work::Score { items, metric } => {
+            usage.phase("scoring");
+            cache.metrics.run(order, items, metric, events, cancelled)?
         }
         Work::Evaluate { model, runner, .. }
         | Work::Profile { model, runner, .. }

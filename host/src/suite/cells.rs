@@ -1,5 +1,6 @@
 //! The cells of a run: what the stages of one model with one method on one backend found out.
 
+use super::facts::Facts;
 use super::plan::{DENSE, Plan};
 use super::result::{Cell, MetricRecord, StageKind, StageResult};
 use super::spec::{ProfileSpec, Suite};
@@ -7,7 +8,9 @@ use super::state::State;
 use crate::tracks::{PREFILL_TOKENS, macs};
 
 /// All cells of a suite, in the order of the table: models, methods (the dense model first), seeds, backends.
-pub(super) fn cells(suite: &Suite, plan: &Plan, states: &[State]) -> Vec<Cell> {
+pub(super) fn cells(suite: &Suite, facts: &Facts, plan: &Plan, states: &[State]) -> Vec<Cell> {
+    let names: Vec<Option<String>> =
+        facts.metrics.iter().map(|fact| fact.as_ref().ok().map(|f| f.description.name.clone())).collect();
     let backends: Vec<Option<usize>> = match suite.backends.len() {
         0 => vec![None],
         n => (0..n).map(Some).collect(),
@@ -20,12 +23,8 @@ pub(super) fn cells(suite: &Suite, plan: &Plan, states: &[State]) -> Vec<Cell> {
     for model in 0..suite.models.len() {
         for (method, seed) in &rows {
             for backend in &backends {
-                let cell = cell(
-                    suite,
-                    plan,
-                    states,
-                    Place { model, method: *method, backend: *backend, seed: *seed },
-                );
+                let place = Place { model, method: *method, backend: *backend, seed: *seed };
+                let cell = cell(suite, &names, plan, states, place);
                 if !cell.stages.is_empty() {
                     cells.push(cell);
                 }
@@ -52,7 +51,8 @@ struct Place {
     seed: u64,
 }
 
-fn cell(suite: &Suite, plan: &Plan, states: &[State], place: Place) -> Cell {
+/// A cell; `names` are those of the suite's metrics.
+fn cell(suite: &Suite, names: &[Option<String>], plan: &Plan, states: &[State], place: Place) -> Cell {
     let Place { model, method, backend, seed } = place;
     let engine = || suite.engine.as_ref().map_or("", |e| e.label.as_str()).to_owned();
     let mut cell = Cell {
@@ -76,6 +76,7 @@ fn cell(suite: &Suite, plan: &Plan, states: &[State], place: Place) -> Cell {
         }
         let mut summary = state.summary.clone();
         summary.task = stage.task.map(|t| suite.tasks[t].clone());
+        summary.metric = stage.metric.and_then(|m| names.get(m).cloned().flatten());
         let task = summary.task.clone();
         cell.stages.push(summary);
         if let Some(result) = &state.result {

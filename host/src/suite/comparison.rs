@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::pairs::{has_items, items_of, named};
+use super::pairs::{compare_values, has_items, has_values, items_of, named};
 use super::plan::model_name;
 use super::result::{Cell, MetricRecord, RunResult, StageSummary};
 use super::store::{StoreError, read_run};
@@ -214,6 +214,18 @@ fn cells(roots: [&Path; 2], [one, other]: [&Cell; 2], name: [String; 3], out: &m
                     Ok(found) => {
                         all.extend(found.into_iter().filter_map(|c| named(task, c)).map(|c| c.paired))
                     }
+                    Err(problem) => {
+                        out.notes.push(format!("{} / {task}: not item by item: {problem}", name.join(" / ")));
+                    }
+                }
+            }
+            for a in one.stages.iter().filter(|s| s.task.as_ref() == Some(task) && has_values(roots[0], s)) {
+                let like = |b: &&StageSummary| {
+                    (&b.task, &b.metric) == (&a.task, &a.metric) && has_values(roots[1], b)
+                };
+                let Some(b) = other.stages.iter().find(like) else { continue };
+                match compare_values(roots, [a, b]) {
+                    Ok(found) => all.push(found),
                     Err(problem) => {
                         out.notes.push(format!("{} / {task}: not item by item: {problem}", name.join(" / ")));
                     }

@@ -12,6 +12,7 @@ use super::key::FileHashes;
 use super::result::{Inputs, PluginFile};
 use super::spec::{PluginUse, Suite};
 use crate::assets::{AssetError, Progress, ProgressFn, Store};
+use crate::metrics::scoring::{Description, MetricOrder, resolve};
 use crate::stage::{calibration_name, data_name, parse_task};
 use crate::tasks;
 use crate::worker::protocol::Request;
@@ -64,6 +65,15 @@ pub struct TaskFact {
     pub at_hand: bool,
 }
 
+/// A metric that answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MetricFact {
+    /// What it says of itself.
+    pub description: Description,
+    /// Which one it is.
+    pub order: MetricOrder,
+}
+
 /// What becomes of models and data that a store does not have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Absent {
@@ -95,6 +105,8 @@ pub struct Facts {
     pub engine: Option<Result<(PluginUse, PluginFact), String>>,
     /// Of its tasks.
     pub tasks: Vec<Result<TaskFact, String>>,
+    /// Of its metrics.
+    pub metrics: Vec<Result<MetricFact, String>>,
     /// The text for calibration and prompts; absent where none is needed.
     pub text: Option<Result<TextFact, String>>,
     /// Threads of a worker.
@@ -143,6 +155,11 @@ impl Facts {
         for fact in self.methods.iter().flatten().chain(self.backends.iter().flatten()).chain(engine) {
             let file = PluginFile { version: fact.descriptor.version.clone(), sha256: fact.sha256.clone() };
             out.plugins.insert(fact.descriptor.id.clone(), file);
+        }
+        for MetricFact { description, order } in self.metrics.iter().flatten() {
+            if let MetricOrder::Component { sha256, .. } = order {
+                out.metrics.insert(description.name.clone(), sha256.clone());
+            }
         }
         out.data.extend(self.tasks.iter().flatten().flat_map(|task| task.data.clone()));
         out.data.extend(self.text.iter().flatten().map(|text| (text.name.clone(), text.sha256.clone())));
@@ -227,6 +244,22 @@ pub fn gather(
             }
         })
         .collect();
+    let mut metrics: Vec<Result<MetricFact, String>> = Vec::new();
+    for metric in &suite.metrics {
+        let fact = unless_stopped().and_then(|()| {
+            progress(Progress::Message(format!("asking metric {metric}")));
+            metric_fact(metric, &hashes, workers, interrupt)
+        });
+        let name = |fact: &MetricFact| fact.description.name.clone();
+        let taken =
+            fact.as_ref().ok().map(name).filter(|own| metrics.iter().flatten().any(|f| name(f) == *own));
+        metrics.push(match taken {
+            Some(name) => {
+                Err(format!("metric {metric}: another metric of the suite is called `{name}`, too"))
+            }
+            None => fact,
+        });
+    }
     let calibrates = methods.iter().flatten().any(|m| m.descriptor.needs.calibration);
     let text = (calibrates || suite.profile).then(|| {
         unless_stopped()?;
@@ -246,6 +279,7 @@ pub fn gather(
         backends,
         engine,
         tasks,
+        metrics,
         text,
         threads: suite.thread_budget(),
         machine: format!("{} x{}", machine.cpu, machine.cores),
@@ -273,6 +307,23 @@ fn task(
         tokens: prepared.about_tokens(),
         at_hand: true,
     })
+}
+
+/// A metric by the name or the file that the suite gives.
+fn metric_fact(
+    metric: &str,
+    hashes: &FileHashes,
+    workers: &WorkerOptions,
+    interrupt: &Interrupt,
+) -> Result<MetricFact, String> {
+    let place = |e: &dyn std::fmt::Display| format!("metric {metric}: {e}");
+    let order = resolve(metric, |file| hashes.file(file)).map_err(|e| place(&e))?;
+    let mut worker = Supervisor::spawn(workers).map_err(|e| place(&e))?;
+    let request = Request::DescribeMetric { metric: order.clone() };
+    match worker.call(request, interrupt, &mut |_| ()).map_err(|e| place(&e))? {
+        Answer::Metric(description) => Ok(MetricFact { description: *description, order }),
+        other => Err(place(&other.unexpected())),
+    }
 }
 
 /// A task whose data will be fetched.

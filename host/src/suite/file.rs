@@ -31,6 +31,9 @@ pub struct SuiteFile {
     /// Tasks with their options.
     #[serde(alias = "task", deserialize_with = "list", skip_serializing_if = "Option::is_none")]
     pub tasks: Option<Vec<String>>,
+    /// Metrics beside those of the tasks: names of built-in ones, or files of components.
+    #[serde(alias = "metric", deserialize_with = "list", skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<Vec<String>>,
     /// At most so many documents of each task.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<usize>,
@@ -193,6 +196,7 @@ impl SuiteFile {
         SuiteFile {
             models: self.models.or(base.models),
             tasks: self.tasks.or(base.tasks),
+            metrics: self.metrics.or(base.metrics),
             limit: self.limit.or(base.limit),
             shots: self.shots.or(base.shots),
             seeds: self.seeds.or(base.seeds),
@@ -230,6 +234,7 @@ impl SuiteFile {
         SuiteFile {
             models: Some(suite.models.clone()),
             tasks: Some(suite.tasks.clone()),
+            metrics: (!suite.metrics.is_empty()).then(|| suite.metrics.clone()),
             limit: suite.limit,
             shots: Some(suite.shots),
             seeds: Some(suite.seeds.clone()),

@@ -98,6 +98,13 @@ pub enum Inputs {
         /// Seed.
         seed: u64,
     },
+    /// Of a score stage.
+    Score {
+        /// Key of the evaluate stage whose items are read.
+        items: String,
+        /// The metric: [`MetricOrder::identity`](crate::metrics::scoring::MetricOrder::identity).
+        metric: String,
+    },
 }
 
 impl Inputs {

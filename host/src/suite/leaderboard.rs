@@ -6,16 +6,19 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::overall::{lines_of, overall};
-use super::pairs::{Pairs, has_items, items_of, metric_name};
+use super::pairs::{Pairs, has_items, has_values, is_scored, items_of, metric_name, values_of};
 use super::plan::{DENSE, model_name};
-use super::result::{MetricRecord, RunResult, SCHEMA_VERSION, StageKind, StageResult, StageSummary, Status};
+use super::result::{
+    Cell, MetricRecord, RunResult, SCHEMA_VERSION, StageKind, StageResult, StageSummary, Status,
+};
 use super::store::{RESULT, read_run, stage_folder};
-use crate::metrics::{MetricValue, of_items};
+use crate::metrics::scoring::{BUILT_IN_SOURCE, ItemValue, built_in, columns};
+use crate::metrics::{MetricValue, mean, of_items};
 use crate::stage::{ITEMS, parse_built_in};
 use crate::tasks::mmlu_category;
 
 /// Settings of a stage that decide which questions were asked and how.
-const ASKED: [&str; 5] = ["task", "task_version", "shots", "limit", "seqlen"];
+const ASKED: [&str; 6] = ["task", "task_version", "shots", "limit", "seqlen", "metric_source"];
 
 /// A result directory with what its stages say.
 #[derive(Debug, Clone)]
@@ -74,7 +77,42 @@ fn stage(root: &Path, summary: &StageSummary) -> Result<StageResult, String> {
     if has_items(summary) {
         follows(&found, root, &summary.directory)?;
     }
+    if has_values(root, summary) {
+        is_mean(&found, &values_of(root, &summary.directory)?)?;
+    }
     Ok(found)
+}
+
+/// Checks that a built-in metric is what the cell's items give. A component cannot be asked: its file may not be here.
+fn built_in_follows(root: &Path, cell: &Cell, stage: &StageResult) -> Result<(), String> {
+    let source = stage.settings.get("metric_source").and_then(Value::as_str).unwrap_or_default();
+    let Some(metric) = source.strip_prefix(BUILT_IN_SOURCE).and_then(built_in) else { return Ok(()) };
+    let is_like = |s: &&StageSummary| is_scored(s) && s.task == stage.task;
+    let evaluated = cell.stages.iter().find(is_like).ok_or("its task was not evaluated")?;
+    let items = items_of(root, &evaluated.directory)?;
+    let given = metric.score(&columns(&metric.describe().fields()?, &items)?)?.value;
+    match stage.metrics.as_slice() {
+        [one] if same(one.metric.value, given) => Ok(()),
+        stated => {
+            let stated: Vec<f64> = stated.iter().map(|one| one.metric.value).collect();
+            Err(format!("{} is stated as {stated:?}, but its items give {given}", metric.name))
+        }
+    }
+}
+
+/// Checks that a metric is the mean of its values per item, which its items then give.
+fn is_mean(stage: &StageResult, values: &[ItemValue]) -> Result<(), String> {
+    let [MetricRecord { metric: stated, .. }] = stage.metrics.as_slice() else {
+        return Err(format!("{} metrics are stated, a score is one", stage.metrics.len()));
+    };
+    let values: Vec<f64> = values.iter().map(|item| item.value).collect();
+    if values.len() as u64 != stage.items || stated.n != values.len() {
+        return Err(format!("{} values per item, {} items", values.len(), stage.items));
+    }
+    match mean(&values) {
+        mean if same(mean, stated.value) => Ok(()),
+        mean => Err(format!("{} is stated as {}, but its items give {mean}", stated.name, stated.value)),
+    }
 }
 
 /// Makes cells, comparisons and overall metrics anew from the stages; where they are not those of the run, that is a fault.
@@ -101,6 +139,9 @@ fn recompute(root: &Path, run: &mut RunResult, stages: &[(PathBuf, StageResult)]
                 ));
             }
             cell.absorb(&run.suite, summary.task.as_deref(), found);
+            if let Err(fault) = built_in_follows(root, &stated, found) {
+                faults.push(format!("{name}: stage {}: {fault}", summary.label));
+            }
         }
         let has = |list: &[MetricRecord], one: &MetricRecord| {
             list.iter().any(|m| m.is_like(one) && same(m.metric.value, one.metric.value))
@@ -199,7 +240,10 @@ pub fn conflicts(entries: &[Entry]) -> Vec<String> {
                 asked.insert("seeds".to_owned(), entry.run.suite.seeds.clone().into());
             }
             let asked = Value::Object(asked);
-            let line = stage.task.clone().unwrap_or_default();
+            let mut line = stage.task.clone().unwrap_or_default();
+            if let Some(metric) = stage.settings.get("metric").and_then(Value::as_str) {
+                line = format!("{line} / {metric}");
+            }
             let (known, at) = questions.entry(line).or_insert_with(|| (asked.clone(), &entry.root));
             if *known != asked && *at != entry.root {
                 let fault = format!(

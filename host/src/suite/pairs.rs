@@ -10,8 +10,9 @@ use super::cells::dense_of;
 use super::plan::DENSE;
 use super::result::{Cell, PairedRecord, StageKind, StageSummary, Status};
 use super::store::stage_folder;
-use crate::metrics::{Compared, draws_of_medians, paired};
-use crate::stage::{ITEMS, parse_built_in};
+use crate::metrics::scoring::ItemValue;
+use crate::metrics::{Compared, Paired, draws_of_medians, paired, paired_values};
+use crate::stage::{ITEMS, VALUES, parse_built_in, read_all};
 use crate::tasks::ItemResult;
 
 /// What was compared already: files of items are large, and results are written after every stage.
@@ -38,6 +39,20 @@ impl Pairs {
                             .filter_map(|compared| named(task, compared))
                             .map(|compared| PairedRecord { task: task.clone(), paired: compared.paired }),
                     ),
+                    Err(problem) => {
+                        problems.push(format!("{}: not compared with dense: {problem}", stage.label))
+                    }
+                }
+            }
+            for stage in cell.stages.iter().filter(|stage| has_values(root, stage)) {
+                let is_like = |other: &&StageSummary| {
+                    has_values(root, other) && (&other.task, &other.metric) == (&stage.task, &stage.metric)
+                };
+                let (Some(like), Some(task)) = (dense.stages.iter().find(is_like), &stage.task) else {
+                    continue;
+                };
+                match compare_values([root; 2], [like, stage]) {
+                    Ok(paired) => found.push(PairedRecord { task: task.clone(), paired }),
                     Err(problem) => {
                         problems.push(format!("{}: not compared with dense: {problem}", stage.label))
                     }
@@ -99,6 +114,23 @@ pub(super) fn is_scored(stage: &StageSummary) -> bool {
     stage.kind == StageKind::Evaluate && stage.status == Some(Status::Done)
 }
 
+/// Whether a stage has a metric's values per item.
+pub(super) fn has_values(root: &Path, stage: &StageSummary) -> bool {
+    let done = stage.kind == StageKind::Score && stage.status == Some(Status::Done);
+    done && stage_folder(root, &stage.directory).is_some_and(|folder| folder.join(VALUES).is_file())
+}
+
+/// Two stages of one metric on one task, each in its own results, item by item.
+pub(super) fn compare_values(roots: [&Path; 2], stages: [&StageSummary; 2]) -> Result<Paired, String> {
+    let [one, other] = [0, 1].map(|at| values_of(roots[at], &stages[at].directory));
+    paired_values(stages[0].metric.as_deref().unwrap_or_default(), &one?, &other?)
+}
+
+/// A metric's values per item.
+pub(super) fn values_of(root: &Path, directory: &Path) -> Result<Vec<ItemValue>, String> {
+    read_all(&folder_of(root, directory)?.join(VALUES))
+}
+
 /// The comparison under the name that the task gives the metric; none where it does not show it.
 pub(super) fn named(task: &str, mut compared: Compared) -> Option<Compared> {
     compared.paired.metric = metric_name(task, &compared.paired.metric)?;
@@ -116,16 +148,10 @@ pub(super) fn metric_name(task: &str, kind: &str) -> Option<String> {
 
 /// The items of a stage.
 pub(super) fn items_of(root: &Path, directory: &Path) -> Result<Vec<ItemResult>, String> {
-    let folder = stage_folder(root, directory)
-        .ok_or_else(|| format!("`{}` is no folder inside the results", directory.display()))?;
-    items(&folder.join(ITEMS))
+    read_all(&folder_of(root, directory)?.join(ITEMS))
 }
 
-/// The items of a task's result file.
-fn items(file: &Path) -> Result<Vec<ItemResult>, String> {
-    let text = std::fs::read_to_string(file).map_err(|e| format!("{}: {e}", file.display()))?;
-    let line = |(at, line): (usize, &str)| {
-        serde_json::from_str(line).map_err(|e| format!("{}, line {}: {e}", file.display(), at + 1))
-    };
-    text.split('\n').enumerate().filter(|(_, line)| !line.is_empty()).map(line).collect()
+fn folder_of(root: &Path, directory: &Path) -> Result<PathBuf, String> {
+    stage_folder(root, directory)
+        .ok_or_else(|| format!("`{}` is no folder inside the results", directory.display()))
 }

@@ -2,10 +2,11 @@
 
 use serde_json::{Map, Value};
 
-use super::facts::{Facts, PluginFact};
+use super::facts::{Facts, MetricFact, PluginFact};
 use super::key::{CalibrationPart, Inputs, PluginPart};
 use super::result::{StageKind, Status};
 use super::spec::Suite;
+use crate::metrics::scoring::Field;
 
 /// Name of the model as it is, where else the label of a method stands.
 pub const DENSE: &str = "dense";
@@ -31,9 +32,11 @@ pub struct PlannedStage {
     pub task: Option<usize>,
     /// Number of its workload in the suite, of profile stages.
     pub workload: Option<usize>,
+    /// Number of its metric in the suite, of score stages.
+    pub metric: Option<usize>,
     /// Its seed.
     pub seed: u64,
-    /// The stage whose checkpoint it needs, a number in the plan.
+    /// The stage whose checkpoint it needs, or whose items, a number in the plan.
     pub needs: Option<usize>,
     /// Why it cannot be run at all, and as what that counts.
     pub blocked: Option<(Status, String)>,
@@ -102,6 +105,7 @@ struct Place {
     backend: Option<usize>,
     task: Option<usize>,
     workload: Option<usize>,
+    metric: Option<usize>,
     /// Number of its seed in the suite.
     seed: usize,
     needs: Option<usize>,
@@ -115,6 +119,9 @@ impl Planner<'_> {
         let mut names = vec![model, method];
         names.extend(place.backend.map(|b| suite.backends[b].label.as_str()));
         names.extend(place.task.map(|t| suite.tasks[t].as_str()));
+        let metric = place.metric.and_then(|m| self.facts.metrics[m].as_ref().ok());
+        let metric = metric.map(|fact| fact.description.name.as_str());
+        names.extend(metric);
         let workload =
             place.workload.map(|w| suite.workloads[w].to_string()).filter(|_| suite.workloads.len() > 1);
         // Neither workload nor seed is in the directory's name: with further ones, what is done must be found again.
@@ -139,6 +146,9 @@ impl Planner<'_> {
         }
         words.extend(seed);
         words.push(match (place.kind, place.task, workload) {
+            (StageKind::Score, Some(task), _) => {
+                format!("{} / {}", suite.tasks[task], metric.unwrap_or_default())
+            }
             (StageKind::Diverge, Some(task), _) => format!("{} against dense", suite.tasks[task]),
             (_, Some(task), _) => suite.tasks[task].clone(),
             (_, None, Some(workload)) => format!("{} {workload}", place.kind.name()),
@@ -154,6 +164,7 @@ impl Planner<'_> {
             backend: place.backend,
             task: place.task,
             workload: place.workload,
+            metric: place.metric,
             seed: suite.seeds[place.seed],
             needs: place.needs,
             blocked,
@@ -191,6 +202,7 @@ impl Planner<'_> {
             backend: None,
             task: None,
             workload: None,
+            metric: None,
             seed,
             needs: None,
         };
@@ -239,7 +251,9 @@ impl Planner<'_> {
                     seed: self.suite.seeds[seed],
                 })
             });
-            self.push(Place { kind: StageKind::Evaluate, task: Some(task), ..of }, inputs);
+            let place = Place { kind: StageKind::Evaluate, task: Some(task), ..of };
+            let evaluate = self.push(place, inputs);
+            self.apply_metrics(Place { needs: Some(evaluate), ..place });
         }
         let workloads = if self.suite.profile { self.suite.workloads.len() } else { 0 };
         for workload in 0..workloads {
@@ -264,6 +278,24 @@ impl Planner<'_> {
 }
 
 impl Planner<'_> {
+    /// The metrics of the suite, those of them that read what the items of an evaluation have.
+    fn apply_metrics(&mut self, of: Place) {
+        let (Some(Ok(task)), Some(evaluate)) = (of.task.map(|t| &self.facts.tasks[t]), of.needs) else {
+            return;
+        };
+        for (metric, fact) in self.facts.metrics.iter().enumerate() {
+            let Some(fact) = fact.as_ref().ok().filter(|f| f.description.fits(task.seqlen.is_some())) else {
+                continue;
+            };
+            let stage = &self.stages[evaluate];
+            let inputs = match &stage.blocked {
+                Some((_, reason)) => Err((Status::Skipped, format!("there are no items: {reason}"))),
+                None => Ok(Inputs::Score { items: stage.key.clone(), metric: fact.order.identity() }),
+            };
+            self.push(Place { kind: StageKind::Score, metric: Some(metric), ..of }, inputs);
+        }
+    }
+
     /// On every text whose perplexity is measured, the distributions of a compressed model are compared with the dense one's.
     fn compare(&mut self, of: Place) {
         for (task, fact) in self.facts.tasks.iter().enumerate() {
@@ -298,6 +330,7 @@ pub fn plan(suite: &Suite, facts: &Facts) -> Plan {
         backend: Some(backend),
         task: None,
         workload: None,
+        metric: None,
         seed,
         needs,
     };
@@ -326,13 +359,29 @@ pub fn plan(suite: &Suite, facts: &Facts) -> Plan {
         .chain(facts.backends.iter().filter_map(|f| f.as_ref().err()))
         .chain(facts.engine.iter().filter_map(|f| f.as_ref().err()))
         .chain(facts.tasks.iter().filter_map(|f| f.as_ref().err()))
+        .chain(facts.metrics.iter().filter_map(|f| f.as_ref().err()))
         .chain(facts.text.iter().filter_map(|f| f.as_ref().err()));
     for error in errors {
         if !problems.contains(error) {
             problems.push(error.clone());
         }
     }
+    problems.extend(metrics_without_tasks(facts));
     Plan { stages: planner.stages, problems }
+}
+
+/// Metrics that no task of the suite gives anything to read, one line each.
+fn metrics_without_tasks(facts: &Facts) -> impl Iterator<Item = String> {
+    let tasks = || facts.tasks.iter().flatten();
+    let lost = move |fact: &&MetricFact| {
+        tasks().next().is_some() && !tasks().any(|task| fact.description.fits(task.seqlen.is_some()))
+    };
+    facts.metrics.iter().flatten().filter(lost).map(|fact| {
+        let of = |field: &&Field| format!("`{}` of {}", field.name, field.of.words());
+        let fields = fact.description.fields().unwrap_or_default();
+        let reads = fields.iter().map(of).collect::<Vec<_>>().join(", ");
+        format!("metric {}: it reads {reads}, and no task of the suite has these", fact.description.name)
+    })
 }
 
 /// Settings of a stage, as they are written into its result.
@@ -354,7 +403,7 @@ pub(crate) fn settings(suite: &Suite, facts: &Facts, stage: &PlannedStage) -> Ma
                 set("format", format);
             }
         }
-        StageKind::Evaluate | StageKind::Diverge => {
+        StageKind::Evaluate | StageKind::Diverge | StageKind::Score => {
             if let Some(Ok(task)) = stage.task.map(|t| &facts.tasks[t]) {
                 set("task", task.name.clone().into());
                 set("task_version", task.version.clone().into());
@@ -363,6 +412,10 @@ pub(crate) fn settings(suite: &Suite, facts: &Facts, stage: &PlannedStage) -> Ma
                 if let Some(seqlen) = task.seqlen {
                     set("seqlen", seqlen.into());
                 }
+            }
+            if let Some(Ok(metric)) = stage.metric.map(|m| &facts.metrics[m]) {
+                set("metric", metric.description.name.clone().into());
+                set("metric_source", metric.order.identity().into());
             }
         }
         StageKind::Profile => {

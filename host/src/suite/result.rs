@@ -27,6 +27,8 @@ pub enum StageKind {
     Profile,
     /// Compares a compressed model's distributions over the next token with the dense one's.
     Diverge,
+    /// Applies a metric to the results per item of an evaluation.
+    Score,
 }
 
 impl StageKind {
@@ -37,6 +39,7 @@ impl StageKind {
             StageKind::Evaluate => "evaluate",
             StageKind::Profile => "profile",
             StageKind::Diverge => "diverge",
+            StageKind::Score => "score",
         }
     }
 }
@@ -230,7 +233,7 @@ pub struct StageResult {
     /// Documents scored, of evaluate stages.
     #[serde(default)]
     pub items: u64,
-    /// Metrics, of evaluate, diverge and profile stages.
+    /// Metrics, of evaluate, score, diverge and profile stages.
     #[serde(default)]
     pub metrics: Vec<MetricRecord>,
     /// The checkpoint, of compress stages.
@@ -239,6 +242,9 @@ pub struct StageResult {
     /// Times, of profile stages.
     #[serde(default)]
     pub profile: Option<ProfileRecord>,
+    /// Fuel that a metric component used, of score stages: instructions, the same on every machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fuel: Option<u64>,
     /// Files in the stage's directory.
     #[serde(default)]
     pub files: Vec<String>,
@@ -281,6 +287,9 @@ pub struct StageSummary {
     /// The task, of evaluate stages.
     #[serde(default)]
     pub task: Option<String>,
+    /// Name of the metric, of score stages.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metric: Option<String>,
     /// How it ended; absent: not yet reached.
     #[serde(default)]
     pub status: Option<Status>,
@@ -364,7 +373,7 @@ pub struct Cell {
     /// The seed.
     #[serde(default)]
     pub seed: u64,
-    /// Its stages, in order: compress, evaluate for each task, profile, diverge for each text.
+    /// Its stages, in order: compress, for each task evaluate and score for each metric, profile, diverge for each text.
     pub stages: Vec<StageSummary>,
     /// All metrics of its stages.
     #[serde(default)]
@@ -414,6 +423,9 @@ pub struct Inputs {
     pub plugins: BTreeMap<String, PluginFile>,
     /// SHA-256 of each piece of data, by name.
     pub data: BTreeMap<String, String>,
+    /// SHA-256 of each metric component, by the metric's name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub metrics: BTreeMap<String, String>,
     /// SHA-256 of the program.
     pub program: String,
 }

@@ -24,6 +24,7 @@ use super::spec::{PluginUse, Suite};
 use super::state::State;
 use super::store::{self, Store, StoreError};
 use crate::assets::{self, AssetError};
+use crate::stage::ITEMS;
 use crate::worker::protocol::{
     DataAccess, Event as WorkerEvent, Level, PluginOrder, Request, StageOrder, StageOutcome, Work,
 };
@@ -185,6 +186,7 @@ pub fn run_with(
         interrupt,
         states,
         worker: None,
+        scorer: None,
         started,
         started_unix,
         pairs: Pairs::default(),
@@ -243,6 +245,8 @@ struct Runner<'a> {
     interrupt: &'a Interrupt,
     states: Vec<State>,
     worker: Option<Held>,
+    /// The worker that applies metrics.
+    scorer: Option<Supervisor>,
     started: Instant,
     started_unix: f64,
     pairs: Pairs,
@@ -317,6 +321,15 @@ impl Runner<'_> {
                 };
                 (work, fact.path.clone(), record(&one, &engine, "engine"))
             }
+            StageKind::Score => {
+                let (Some(evaluate), Some(m), Some(b)) = (stage.needs, stage.metric, stage.backend) else {
+                    return Err(failed("the stage has nothing to score"));
+                };
+                let metric = self.facts.metrics[m].as_ref().map_err(|e| failed(e))?.order.clone();
+                let backend = self.facts.backends[b].as_ref().map_err(|e| failed(e))?;
+                let work = Work::Score { items: self.items(evaluate)?, metric };
+                (work, PathBuf::new(), record(&suite.backends[b], backend, "runner"))
+            }
             StageKind::Evaluate | StageKind::Profile | StageKind::Diverge => {
                 let model = match stage.needs {
                     None => fact.path.clone(),
@@ -384,6 +397,7 @@ impl Runner<'_> {
             metrics: Vec::new(),
             checkpoint: None,
             profile: None,
+            fuel: None,
             files: Vec::new(),
             warnings: Vec::new(),
         };
@@ -403,6 +417,17 @@ impl Runner<'_> {
                 Err((Status::Skipped, format!("there is no checkpoint: {reason}")))
             }
         }
+    }
+
+    /// The items of an evaluation, or why there are none.
+    fn items(&self, evaluate: usize) -> Result<PathBuf, (Status, String)> {
+        let summary = &self.states[evaluate].summary;
+        if summary.status != Some(Status::Done) {
+            let reason = summary.reason.as_deref().unwrap_or("their stage has not run");
+            return Err((Status::Skipped, format!("there are no items: {reason}")));
+        }
+        let path = self.store.directory(&self.plan.stages[evaluate].directory).join(ITEMS);
+        Ok(std::path::absolute(&path).unwrap_or(path))
     }
 
     fn execute(
@@ -487,6 +512,9 @@ impl Runner<'_> {
         log: Option<File>,
         on_event: &mut dyn FnMut(&WorkerEvent),
     ) -> Result<StageOutcome, WorkerError> {
+        if stage.kind == StageKind::Score {
+            return self.ask_for_score(order, log, on_event);
+        }
         let backend = stage.backend.unwrap_or(usize::MAX);
         let fits = self
             .worker
@@ -515,8 +543,30 @@ impl Runner<'_> {
         }
     }
 
+    /// Has the worker for metrics do a stage: one for the whole run, so that what metrics need to start is paid once.
+    fn ask_for_score(
+        &mut self,
+        order: StageOrder,
+        log: Option<File>,
+        on_event: &mut dyn FnMut(&WorkerEvent),
+    ) -> Result<StageOutcome, WorkerError> {
+        let mut worker = match self.scorer.take().filter(|worker| !worker.is_dead()) {
+            Some(worker) => worker,
+            None => Supervisor::spawn(self.workers)?,
+        };
+        worker.set_log(log);
+        let answer = worker.call(Request::Stage(Box::new(order)), self.interrupt, on_event);
+        worker.set_log(None);
+        // A metric that fails does no harm to others: it had an instance of its own.
+        self.scorer = Some(worker);
+        match answer? {
+            Answer::Done(outcome) => Ok(*outcome),
+            other => Err(other.unexpected()),
+        }
+    }
+
     fn save(&self, last: bool, on_event: &mut dyn FnMut(Event<'_>)) -> Result<RunResult, SuiteError> {
-        let mut cells = cells(self.suite, self.plan, &self.states);
+        let mut cells = cells(self.suite, self.facts, self.plan, &self.states);
         let faults = self.pairs.fill(self.store.root(), &mut cells);
         if let Some(first) = self.suite.backends.first() {
             self.agreements.fill(self.store.root(), &first.label, &mut cells);
@@ -594,6 +644,7 @@ fn fill(result: &mut StageResult, outcome: StageOutcome) {
     result.peak_memory_bytes = outcome.peak_memory_bytes;
     result.gpu_peak_memory_bytes = outcome.gpu_peak_memory_bytes;
     result.resumed = outcome.resumed;
+    result.fuel = outcome.fuel;
 }
 
 /// How an unanswered request counts, and why, in one line.

@@ -155,6 +155,9 @@ pub struct Suite {
     /// Tasks with their options, for example `arc_easy`, `wikitext2:seqlen=2048` or `text:FILE`. Without any, models are
     /// compressed and not evaluated.
     pub tasks: Vec<String>,
+    /// Metrics beside those that tasks have of themselves: names of built-in ones, or files of components (`.wasm`).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub metrics: Vec<String>,
     /// At most so many documents of each task.
     pub limit: Option<usize>,
     /// Solved examples before each question.
@@ -192,6 +195,7 @@ impl Default for Suite {
             engine: None,
             format: None,
             tasks: Vec::new(),
+            metrics: Vec::new(),
             limit: None,
             shots: 0,
             seeds: vec![crate::tasks::DEFAULT_SEED],
@@ -285,6 +289,7 @@ impl Suite {
         }
         twice("model", &self.models, &mut faults);
         twice("task", &self.tasks, &mut faults);
+        twice("metric", &self.metrics, &mut faults);
         twice("seed", &self.seeds, &mut faults);
         let size =
             |w: &ProfileSpec| format!("batch={},prompt={},new={}", w.batch, w.prompt_tokens, w.new_tokens);

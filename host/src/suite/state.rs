@@ -22,6 +22,7 @@ impl State {
             kind: stage.kind,
             label: stage.label.clone(),
             task: None,
+            metric: None,
             status: None,
             reason: None,
             reused: false,

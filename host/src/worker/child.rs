@@ -147,6 +147,10 @@ fn answer(
                 .and_then(|plugin| plugin.set_up_library(&options, Arc::new(services)))
                 .map(|status| Event::Library { status: Some(Box::new(status)) })
         }
+        Request::DescribeMetric { metric } => cache
+            .metrics
+            .describe(&metric, events)
+            .map(|description| Event::Metric { description: Box::new(description) }),
         Request::Check { name, given } => {
             let given = stage::check::Given { events: events.clone(), ..given };
             Ok(Event::Checked { outcome: stage::check::run(&name, &given) })

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::metrics::MetricValue;
+use crate::metrics::scoring::{Description, MetricOrder};
 use crate::stage::check::{Given as CheckGiven, Outcome as CheckOutcome};
 use crate::suite::result::{CheckpointRecord, ProfileRecord};
 use crate::suite::spec::{Calibration, ProfileSpec};
@@ -51,6 +52,11 @@ pub enum Request {
         options: Value,
         /// Threads to keep busy.
         threads: usize,
+    },
+    /// Tell what a metric says of itself.
+    DescribeMetric {
+        /// Which one.
+        metric: MetricOrder,
     },
     /// Run a conformance check.
     Check {
@@ -154,6 +160,13 @@ pub enum Work {
         /// Text of the prompts: an asset or a file.
         text: String,
     },
+    /// Apply a metric.
+    Score {
+        /// The results per item.
+        items: PathBuf,
+        /// The metric.
+        metric: MetricOrder,
+    },
 }
 
 /// What a worker found out in a stage.
@@ -188,6 +201,8 @@ pub struct StageOutcome {
     pub gpu_peak_memory_bytes: u64,
     /// Attempts before this one.
     pub resumed: u32,
+    /// Fuel that a metric component used.
+    pub fuel: Option<u64>,
 }
 
 /// What sort of failure ended a request.
@@ -259,6 +274,11 @@ pub enum Event {
     Library {
         /// What is there; nothing where none is needed.
         status: Option<Box<LibraryStatus>>,
+    },
+    /// Ends [`Request::DescribeMetric`].
+    Metric {
+        /// What it says.
+        description: Box<Description>,
     },
     /// Ends [`Request::Check`].
     Checked {

@@ -20,6 +20,7 @@ use super::interrupt::Interrupt;
 use super::oom::OomKills;
 use super::protocol::{Event, Failure, PROTOCOL_VERSION, Request, StageOutcome};
 use super::tree::resident_bytes;
+use crate::metrics::scoring::Description;
 use crate::stage::check::Outcome as CheckOutcome;
 
 /// A line longer than this is no event: descriptors and results are far smaller.
@@ -100,6 +101,8 @@ pub enum Answer {
     Normalized(Value),
     /// To `FindLibrary` and `SetUpLibrary`.
     Library(Option<Box<LibraryStatus>>),
+    /// To `DescribeMetric`.
+    Metric(Box<Description>),
     /// To `Check`.
     Checked(CheckOutcome),
     /// To `Stage`.
@@ -334,6 +337,7 @@ impl Supervisor {
                         Event::Described { descriptor } => return Ok(Answer::Described(descriptor)),
                         Event::Normalized { options } => return Ok(Answer::Normalized(options)),
                         Event::Library { status } => return Ok(Answer::Library(status)),
+                        Event::Metric { description } => return Ok(Answer::Metric(description)),
                         Event::Checked { outcome } => return Ok(Answer::Checked(outcome)),
                         Event::Done { outcome } => return Ok(Answer::Done(outcome)),
                         Event::Failed { kind, message } => return Err(WorkerError::Failed { kind, message }),

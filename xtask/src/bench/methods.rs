@@ -53,7 +53,7 @@ pub fn compare(bench: &Bench) -> Result {
 
         let published = |model: &Path, method: &str| -> Result<Theirs> {
             let text = output(
-                Command::new(&bench.python)
+                Command::new(bench.python()?)
                     .arg(root().join("tests/published/run.py"))
                     .args(["--method", method, "--windows", WINDOWS, "--length", LENGTH])
                     .args(["--threads", &bench.threads, "--evaluate-windows", EVALUATE_WINDOWS, "--model"])

@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: ratios against published Python implementations, measured in one run on one machine.
 
 mod methods;
+mod metrics;
 mod scoring;
 mod solvers;
 
@@ -19,33 +20,33 @@ cargo xtask bench [COMPARISON...]     all of them if none is named
   scoring     log-likelihoods of HellaSwag against transformers
   methods     GPTQ and SparseGPT, end to end, against their published algorithms in PyTorch
   solvers     the same, the solver alone on one block's matrices
+  metrics     metric components in C, JavaScript and Python against the built-in metrics
 ";
 
 /// What all comparisons share.
 struct Bench {
     /// Where files are kept between runs.
     folder: PathBuf,
-    /// The interpreter with the packages compared with.
-    python: PathBuf,
     threads: String,
 }
 
 /// Runs the named comparisons, or all.
 pub fn run_named(names: &[String]) -> Result {
     type Comparison = fn(&Bench) -> Result;
-    let all: [(&str, Comparison); 3] =
-        [("scoring", scoring::compare), ("methods", methods::compare), ("solvers", solvers::compare)];
+    let all: [(&str, Comparison); 4] = [
+        ("scoring", scoring::compare),
+        ("methods", methods::compare),
+        ("solvers", solvers::compare),
+        ("metrics", metrics::compare),
+    ];
     if let Some(unknown) = names.iter().find(|name| all.iter().all(|(known, _)| known != name)) {
         return Err(format!("there is no comparison `{unknown}`\n\n{HELP}"));
     }
     run(cargo().args(["build", "--release", "--workspace", "--bins", "--lib", "--examples"]))?;
     let folder = release_folder().parent().unwrap_or(Path::new("target")).join("bench");
     std::fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
-    let bench = Bench {
-        python: environment::python(&folder, &PACKAGES)?,
-        folder,
-        threads: std::thread::available_parallelism().map_or(1, usize::from).to_string(),
-    };
+    let bench =
+        Bench { folder, threads: std::thread::available_parallelism().map_or(1, usize::from).to_string() };
     for (_, compare) in all.iter().filter(|(known, _)| names.is_empty() || names.iter().any(|n| n == known)) {
         compare(&bench)?;
     }
@@ -63,6 +64,11 @@ impl Bench {
                 .arg(&dense))?;
         }
         Ok(dense)
+    }
+
+    /// The interpreter with the packages compared with.
+    fn python(&self) -> Result<PathBuf> {
+        environment::python(&self.folder, &PACKAGES)
     }
 
     /// A folder that is not there yet.

@@ -36,7 +36,7 @@ pub fn compare(bench: &Bench) -> Result {
     let log_likelihoods = log_likelihoods(&items)?;
 
     let theirs = output(
-        Command::new(&bench.python)
+        Command::new(bench.python()?)
             .arg(root().join("xtask/bench/score_transformers.py"))
             .arg(&dense)
             .arg(&items)

@@ -22,7 +22,7 @@ pub fn compare(bench: &Bench) -> Result {
     std::fs::create_dir_all(&matrices).map_err(|e| format!("{}: {e}", matrices.display()))?;
     // The script writes the matrices as well, so it comes first.
     let theirs = parse(&output(
-        Command::new(&bench.python)
+        Command::new(bench.python()?)
             .arg(root().join("xtask/bench/solve_torch.py"))
             .arg(&matrices)
             .arg(&bench.threads),

@@ -104,6 +104,8 @@ impl Amount {
                     task.at_hand.then_some(2.0 * task.tokens as f64),
                 )
             }
+            // What a metric takes is nothing beside what a model does.
+            StageKind::Score => return None,
             StageKind::Profile => {
                 let backend = facts.backends[stage.backend?].as_ref().ok()?;
                 streams = backend.descriptor.streams_weights;
@@ -163,7 +165,7 @@ impl Amount {
                 disk_bytes: Some(0.0),
                 ..Estimate::default()
             },
-            StageKind::Evaluate | StageKind::Profile => Estimate {
+            StageKind::Evaluate | StageKind::Profile | StageKind::Score => Estimate {
                 seconds: Some(pass).filter(|seconds| seconds.is_finite()),
                 memory_bytes: Some(if self.bits.is_some() { stored + BASE_MEMORY } else { dense }),
                 disk_bytes: Some(0.0),
@@ -184,7 +186,7 @@ impl Amount {
         Some(match kind {
             StageKind::Evaluate | StageKind::Profile => one,
             StageKind::Diverge => 2.0 * one + self.distributions(),
-            StageKind::Compress => return None,
+            StageKind::Compress | StageKind::Score => return None,
         })
     }
 
@@ -223,6 +225,15 @@ impl<'a> Estimator<'a> {
 
     /// What a stage will take.
     pub fn of(&self, stage: &PlannedStage) -> Estimate {
+        if stage.kind == StageKind::Score {
+            let nothing = Some(0.0);
+            return Estimate {
+                seconds: nothing,
+                memory_bytes: nothing,
+                disk_bytes: nothing,
+                ..Estimate::default()
+            };
+        }
         let (Some(size), Some(work)) = (self.sizes[stage.model], Amount::of(self.suite, self.facts, stage))
         else {
             return Estimate::default();

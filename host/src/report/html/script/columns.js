@@ -16,9 +16,9 @@ function markOf(row, task, metric, up) {
   if (!dense) return null;
   const [a, b] = [real(metric.value), real(dense.value)];
   const paired = pairedOf(row, task, metric.name);
-  const near = Number.isFinite(metric.stderr ?? NaN) && Number.isFinite(dense.stderr ?? NaN)
-    && Math.abs(a - b) < NOISE * Math.hypot(metric.stderr, dense.stderr);
-  const toldApart = paired ? paired.told_apart : !near;
+  const known = Number.isFinite(metric.stderr ?? NaN) && Number.isFinite(dense.stderr ?? NaN);
+  if (!paired && !known) return null;
+  const toldApart = paired ? paired.told_apart : Math.abs(a - b) >= NOISE * Math.hypot(metric.stderr, dense.stderr);
   if (!toldApart) return "~";
   if (Number.isNaN(a) || a === b) return null;
   return (a > b) === up ? "+" : "−";
@@ -27,7 +27,8 @@ function markOf(row, task, metric, up) {
 function scoreOf(row, task, headline) {
   const metric = metricOf(row, task, headline.name);
   if (!metric || real(metric.value) === null) {
-    const { word, why } = whyAbsent(row, stagesOf(row, "evaluate", task)[0]);
+    const applied = stagesOf(row, "score", task).find((stage) => stage.metric === headline.name);
+    const { word, why } = whyAbsent(row, applied ?? stagesOf(row, "evaluate", task)[0]);
     return missing(why, word);
   }
   const value = real(metric.value);
@@ -107,11 +108,9 @@ const COSTS = [
     of: (row) => costOf(row, (r) => r.cell.macs?.counted ?? 0, count) },
 ].map((cost) => ({ ...cost, group: "Costs" }));
 
-const SCORES = TASKS.map((task) => {
-  const headline = headlineOf(task);
-  return { id: `task:${task}`, task, headline, group: "Scores", title: taskName(task), sub: headline.name, up: headline.up,
-    kind: "score", axis: `${taskName(task)} ${headline.name}`, of: (row) => scoreOf(row, task, headline) };
-});
+const SCORES = TASKS.flatMap((task) => shownOf(task).map((headline, at) => (
+  { id: `task:${task}${at ? `:${headline.name}` : ""}`, task, headline, group: "Scores", title: taskName(task), sub: headline.name,
+    up: headline.up, kind: "score", axis: `${taskName(task)} ${headline.name}`, of: (row) => scoreOf(row, task, headline) })));
 
 const OVERALLS = OVERALL.map(({ name, track }) => ({ id: `om:${name}`, overall: name, group: "Overall metrics", title: name,
   sub: `track ${track}`, up: true, kind: "score", axis: `${name} (100 = ${name === "OM_train" ? "cheapest method" : "dense"})`,

@@ -129,13 +129,16 @@ function taskName(task) {
 // Where the host does not say which metric stands for a task, the field's usual one does.
 const USUAL = ["perplexity", "acc_norm", "acc", "mc1", "mc2"];
 
-/** The metric of a task that tables show: its name and whether more is better. */
-function headlineOf(task) {
+/** The metrics of a task that tables show, its own first, then those that were asked for: name, whether more is better, unit. */
+function shownOf(task) {
   const measured = rows.flatMap((row) => row.cell.metrics ?? []).filter((m) => m.task === task && !m.subset);
   const names = distinct(measured.map((m) => m.name));
-  const name = data.headlines?.[task] ?? USUAL.find((one) => names.includes(one)) ?? names[0] ?? "score";
-  const found = measured.find((m) => m.name === name);
-  return { name, up: found ? found.higher_is_better : name !== "perplexity", unit: found?.unit ?? "" };
+  const own = data.headlines?.[task] ?? USUAL.find((one) => names.includes(one)) ?? names[0] ?? "score";
+  const asked = distinct(rows.flatMap((row) => stagesOf(row, "score", task)).map((stage) => stage.metric));
+  return distinct([own, ...asked]).map((name) => {
+    const found = measured.find((m) => m.name === name);
+    return { name, up: found ? found.higher_is_better : name !== "perplexity", unit: found?.unit ?? "" };
+  });
 }
 
 const OM_NAMES = ["OM_perf", "OM_ka", "OM_ia", "OM_gen", "OM_train", "OM_inf", "OM_hard", "OM_trust", "OM_rob", "OM_tru"];

@@ -76,6 +76,24 @@ function legend(notes, list) {
   return el("ul", { class: "legend" }, items);
 }
 
+/** Letters of titles that fit beside each other on paper. */
+const PAPER_LETTERS = 100;
+
+/** Columns in pieces that are no wider than paper. */
+function ofPaperWidth(list) {
+  const letters = (one) => Math.max(one.title.length, one.sub.length, 8) + 2;
+  let room = 0;
+  return list.reduce((pieces, one) => {
+    room -= letters(one);
+    if (room < 0) {
+      pieces.push([]);
+      room = PAPER_LETTERS - letters(one);
+    }
+    pieces.at(-1).push(one);
+    return pieces;
+  }, []);
+}
+
 /** A group of columns as a table for paper, where nothing scrolls. */
 function paperTable(group, names, list, line) {
   const body = el("tbody");
@@ -103,7 +121,7 @@ function resultsSection() {
       return cell;
     }));
   const lines = new Map(rows.map((row) => [row, line(row, quantities)]));
-  const paper = groups.map(([group, list]) => paperTable(group, names, list, (row) => line(row, list)));
+  const paper = groups.flatMap(([group, list]) => ofPaperWidth(list).map((some) => paperTable(group, names, some, (row) => line(row, some))));
 
   const body = el("tbody");
   const status = el("p", { class: "unseen", role: "status" });

@@ -140,6 +140,9 @@ impl Method for Kept {
                     return Err(absent());
                 }
                 let weight = block.weight(&linear.name)?.to_f32()?;
+                if weight.iter().any(|w| !w.is_finite()) {
+                    return Err(Error::failed(format!("{} has a weight that is not finite", linear.name)));
+                }
                 let quantized = self.quantize(linear, &weight, &strength);
                 let trial = Tensor::from_vec(quantized.dequantize()?, &linear.shape())?;
                 let error = block.output_error(vec![(linear.name.clone(), trial)])?;
