@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::environment;
-use crate::process::{Result, host, release_folder, root, run};
+use crate::process::{Result, host, root, run, target_folder};
 
 /// A compiler for C and one for Python.
 const PACKAGES: [&str; 2] = ["ziglang==0.17.1", "componentize-py==0.25.1"];
@@ -89,9 +89,14 @@ fn example(chapter: &str) -> Option<&str> {
     rest.split_once("```").map(|(code, _)| code)
 }
 
+/// Where they are.
+pub fn folder() -> PathBuf {
+    target_folder().join("guests")
+}
+
 /// Builds what is not built already.
 pub fn build() -> Result {
-    let folder = release_folder().parent().unwrap_or(Path::new("target")).join("guests");
+    let folder = folder();
     let tools = folder.join("tools");
     std::fs::create_dir_all(&tools).map_err(|e| format!("{}: {e}", tools.display()))?;
     let tools = tools.canonicalize().map_err(|e| format!("{}: {e}", tools.display()))?;

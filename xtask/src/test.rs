@@ -1,8 +1,6 @@
 //! `cargo xtask test`: everything is built first, because end-to-end tests run the real binary with real plugins.
 
-use std::path::Path;
-
-use crate::process::{self, Result, cargo, has_cargo_command, release_folder};
+use crate::process::{self, Result, cargo, has_cargo_command, target_folder};
 use crate::{environment, guests};
 
 /// TVM and its interface, which go together.
@@ -25,7 +23,7 @@ pub fn run(arguments: &[String]) -> Result {
 /// `cargo xtask tvm`: installs TVM into target/, and runs the tests that need it.
 pub fn run_with_tvm() -> Result {
     process::run(cargo().args(["build", "--release", "--workspace", "--all-targets"]))?;
-    let folder = release_folder().parent().unwrap_or(Path::new("target")).join("tvm");
+    let folder = target_folder().join("tvm");
     std::fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
     let python = environment::python(&folder, &TVM)?;
     let mut tests = cargo();

@@ -9,8 +9,8 @@ use serde_json::json;
 use super::failure::Failure;
 use super::flags::GlobalFlags;
 use super::output;
-use crate::assets::cache_folder;
-use crate::metrics::component::{Component, ComponentError, LARGEST_FILE, Sandbox, component_of};
+use crate::assets::sha256_hex;
+use crate::metrics::component::{Component, Sandbox, component_of, read};
 use crate::metrics::scaffold::{Language, scaffold};
 use crate::metrics::scoring::{BUILT_IN, Description, FIELDS, Field, MetricOrder, built_in, resolve};
 use crate::metrics::{OF_TASKS, check};
@@ -146,19 +146,13 @@ fn fields(json: bool) -> Result<ExitCode, Failure> {
     table(&["field", "column", "of", "what it is"], FIELDS.iter().map(row).collect())
 }
 
-/// Reads a component's file.
-fn read(file: &Path) -> Result<Vec<u8>, Failure> {
-    let fault = |e: &dyn std::fmt::Display| Failure::usage(format!("{}: {e}", file.display()));
-    let size = std::fs::metadata(file).map_err(|e| fault(&e))?.len();
-    if size > LARGEST_FILE {
-        return Err(fault(&ComponentError::TooLarge(size)));
-    }
-    std::fs::read(file).map_err(|e| fault(&e))
+/// The bytes of a file that was named.
+fn bytes_of(file: &Path) -> Result<Vec<u8>, Failure> {
+    read(file).map_err(|e| Failure::usage(format!("{}: {e}", file.display())))
 }
 
 fn sandbox() -> Result<Sandbox, Failure> {
-    let folder = cache_folder().ok().map(|folder| folder.join("metrics"));
-    let sandbox = Sandbox::new(folder.as_deref()).map_err(|e| Failure::failed(e.to_string()))?;
+    let sandbox = Sandbox::of_user().map_err(|e| Failure::failed(e.to_string()))?;
     if let Some(why) = &sandbox.uncached {
         output::warning(why);
     }
@@ -167,7 +161,12 @@ fn sandbox() -> Result<Sandbox, Failure> {
 
 fn info(metric: &str, json: bool) -> Result<ExitCode, Failure> {
     let fault = |e: &dyn std::fmt::Display| Failure::usage(format!("metric {metric}: {e}"));
-    let hash = |file: &Path| std::fs::read(file).map(|bytes| crate::assets::sha256_hex(&bytes));
+    // Read once, for the hash and for what is in it.
+    let mut bytes = Vec::new();
+    let hash = |file: &Path| {
+        bytes = read(file).map_err(std::io::Error::other)?;
+        Ok(sha256_hex(&bytes))
+    };
     let order = resolve(metric, hash).map_err(|e| fault(&e))?;
     let mut more = Vec::new();
     let description = match &order {
@@ -175,7 +174,7 @@ fn info(metric: &str, json: bool) -> Result<ExitCode, Failure> {
             built_in(name).map(|m| m.describe()).ok_or_else(|| fault(&"gone"))?
         }
         MetricOrder::Component { path, sha256 } => {
-            let component: Component = sandbox()?.open(&read(path)?).map_err(|e| fault(&e))?;
+            let component: Component = sandbox()?.open(&bytes).map_err(|e| fault(&e))?;
             let description = component.describe().answer.map_err(|e| fault(&e))?;
             description.fields().map_err(|e| fault(&e))?;
             more = vec![
@@ -209,7 +208,7 @@ fn info(metric: &str, json: bool) -> Result<ExitCode, Failure> {
 }
 
 fn check_file(file: &Path, json: bool) -> Result<ExitCode, Failure> {
-    let bytes = read(file)?;
+    let bytes = bytes_of(file)?;
     let sandbox = sandbox()?;
     let mut closed = None;
     let report = check::run(&sandbox, file, &bytes, |line| {
@@ -251,7 +250,7 @@ fn new(
 
 fn component(module: &Path, out: &Path) -> Result<ExitCode, Failure> {
     let fault = |e: &dyn std::fmt::Display| Failure::usage(format!("{}: {e}", module.display()));
-    let component = component_of(&read(module)?).map_err(|e| fault(&e))?;
+    let component = component_of(&bytes_of(module)?).map_err(|e| fault(&e))?;
     crate::suite::store::write_atomically(out, &component).map_err(|e| Failure::failed(e.to_string()))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -1,8 +1,6 @@
 //! Scoring: a metric is applied to the results per item of an evaluation.
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -10,8 +8,8 @@ use std::sync::atomic::AtomicBool;
 use llmcb_plugin_api::sdk::{Error, Result};
 
 use super::lines::{read_all, write_all};
-use crate::assets::{cache_folder, sha256_hex};
-use crate::metrics::component::{Component, ComponentError, LARGEST_FILE, Sandbox};
+use crate::assets::sha256_hex;
+use crate::metrics::component::{Component, ComponentError, Sandbox, read};
 use crate::metrics::scoring::{Description, ItemValue, MetricOrder, Scores, built_in, columns};
 use crate::tasks::ItemResult;
 use crate::worker::EventSink;
@@ -36,15 +34,8 @@ fn of_component(error: ComponentError) -> Error {
 }
 
 /// Reads a component's file, which must be the one that was planned with.
-fn read(path: &Path, sha256: &str) -> Result<Vec<u8>> {
-    let unreadable = |e| of_component(ComponentError::Unreadable(e));
-    let file = File::open(path).map_err(unreadable)?;
-    let size = file.metadata().map_err(unreadable)?.len();
-    if size > LARGEST_FILE {
-        return Err(of_component(ComponentError::TooLarge(size)));
-    }
-    let mut bytes = Vec::new();
-    file.take(LARGEST_FILE).read_to_end(&mut bytes).map_err(unreadable)?;
+fn read_planned(path: &Path, sha256: &str) -> Result<Vec<u8>> {
+    let bytes = read(path).map_err(of_component)?;
     let found = sha256_hex(&bytes);
     if found != sha256 {
         return Err(Error::failed(format!(
@@ -82,12 +73,11 @@ impl Metrics {
         events: &EventSink,
     ) -> Result<&(Component, Description)> {
         if !self.components.contains_key(sha256) {
-            let bytes = read(path, sha256)?;
+            let bytes = read_planned(path, sha256)?;
             let sandbox = match &mut self.sandbox {
                 Some(sandbox) => sandbox,
                 none => {
-                    let folder = cache_folder().ok().map(|folder| folder.join("metrics"));
-                    let sandbox = Sandbox::new(folder.as_deref()).map_err(of_component)?;
+                    let sandbox = Sandbox::of_user().map_err(of_component)?;
                     if let Some(message) = sandbox.uncached.clone() {
                         events.send(&Event::Log { level: Level::Warning, message });
                     }

@@ -1,6 +1,5 @@
 //! Metrics: components against the built-in metrics that compute the same, on 10,000 items.
 
-use std::path::Path;
 use std::process::Command;
 
 use serde::Deserialize;
@@ -37,8 +36,9 @@ struct Timed {
 /// Times both and prints the ratios.
 pub fn compare(_: &Bench) -> Result {
     guests::build()?;
-    let folder = release_folder().parent().unwrap_or(Path::new("target")).join("guests");
-    let pair = |(name, _): &(&str, &str)| format!("{name}={}", folder.join(format!("{name}.wasm")).display());
+    let pair = |(name, _): &(&str, &str)| {
+        format!("{name}={}", guests::folder().join(format!("{name}.wasm")).display())
+    };
     let lines = output(
         Command::new(release_folder().join("examples/time_metrics")).arg(ITEMS).args(PAIRS.iter().map(pair)),
     )?;

@@ -5,11 +5,11 @@ mod metrics;
 mod scoring;
 mod solvers;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use crate::environment;
-use crate::process::{Result, cargo, host, release_folder, run};
+use crate::process::{Result, cargo, host, run, target_folder};
 
 /// What is compared with.
 const PACKAGES: [&str; 3] = ["torch==2.13.0", "transformers==5.17.0", "numpy"];
@@ -43,7 +43,7 @@ pub fn run_named(names: &[String]) -> Result {
         return Err(format!("there is no comparison `{unknown}`\n\n{HELP}"));
     }
     run(cargo().args(["build", "--release", "--workspace", "--bins", "--lib", "--examples"]))?;
-    let folder = release_folder().parent().unwrap_or(Path::new("target")).join("bench");
+    let folder = target_folder().join("bench");
     std::fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
     let bench =
         Bench { folder, threads: std::thread::available_parallelism().map_or(1, usize::from).to_string() };

@@ -16,6 +16,8 @@ pub use error::ComponentError;
 pub use limits::{DESCRIBE_FUEL, LARGEST_FILE, LARGEST_INPUT, MEMORY, fuel_for};
 pub use world::WIT;
 
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,6 +27,7 @@ use wasmtime::component::{HasSelf, Linker};
 use wasmtime::{Config, Engine, Store, UpdateDeadline};
 
 use super::scoring::{Column, Description, Scores};
+use crate::assets::cache_folder;
 use error::Stopped;
 use limits::{Guest, STACK, TICK, TIME_LIMIT};
 use world::exports::llmcb::metric::scoring as wit;
@@ -54,7 +57,30 @@ pub struct Called<T> {
     pub log: Vec<String>,
 }
 
+/// Reads a component's file, or that of a module of which one is made.
+///
+/// # Errors
+/// It cannot be read, or is too large.
+pub fn read(file: &Path) -> Result<Vec<u8>, ComponentError> {
+    let open = File::open(file).map_err(ComponentError::Unreadable)?;
+    let size = open.metadata().map_err(ComponentError::Unreadable)?.len();
+    if size > LARGEST_FILE {
+        return Err(ComponentError::TooLarge(size));
+    }
+    let mut bytes = Vec::new();
+    open.take(LARGEST_FILE).read_to_end(&mut bytes).map_err(ComponentError::Unreadable)?;
+    Ok(bytes)
+}
+
 impl Sandbox {
+    /// A sandbox that keeps compiled code in the user's cache folder.
+    ///
+    /// # Errors
+    /// As [`Sandbox::new`].
+    pub fn of_user() -> Result<Sandbox, ComponentError> {
+        Self::new(cache_folder().ok().map(|folder| folder.join("metrics")).as_deref())
+    }
+
     /// A sandbox that keeps compiled code below a folder, if one is given and nobody else can write to it.
     ///
     /// # Errors
